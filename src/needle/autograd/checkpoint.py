@@ -1,0 +1,133 @@
+"""Activation checkpointing: keep a block's inputs, recompute its activations when going back."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from needle.autograd.backward import find_topo_sort, gradients
+from needle.autograd.modes import _switched, enable_grad, is_lazy, modes
+from needle.autograd.tensor import Tensor, TensorTuple, TensorTupleOp
+from needle.autograd.value import Value
+from needle.backend_selection import Array
+from needle.errors import DTypeError, GradientError, describe
+
+__all__ = ["checkpoint"]
+
+
+def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
+    """`function(*inputs)`, whose inner activations are dropped and recomputed in backward.
+
+    Trades one more forward pass of the block for its memory (Chen et al., "Training Deep Nets with
+    Sublinear Memory Cost", 2016). The result, its gradients (of parameters that `function` reaches
+    too, to any order) and random draws are those of a plain call.
+
+    function  takes `inputs`, returns a Tensor or a tuple of Tensors; no side effects but draws
+              from NumPy's global stream, which are repeated, and running statistics
+
+    >>> import needle as ndl
+    >>> x = ndl.Tensor([0.5, 1.0])
+    >>> ndl.checkpoint(lambda x: ndl.exp(x) * x, x).sum().backward()
+    >>> x.grad
+    needle.Tensor([2.47308191 5.43656366])
+    """
+    if not modes.grad_enabled or is_lazy():
+        return function(*inputs)
+    random_state = np.random.get_state()
+    variables = [x for x in inputs if isinstance(x, Tensor)]
+    # A first run with the graph finds what else the function reads; then its graph is let go.
+    entries = [Tensor.make_const(x, requires_grad=x.requires_grad) for x in variables]
+    outputs, single = _run(function, inputs, entries)
+    captured = _leaves_behind(outputs, entries)
+    data = tuple([y.realize_cached_data() for y in outputs])
+    del outputs, entries
+    held = [leaf for reference in captured if (leaf := reference()) is not None]
+    result = _Checkpoint(function, inputs, data, random_state)(*variables, *held)
+    return result[0] if single else result.tuple()
+
+
+def _leaves_behind(outputs: list[Tensor], entries: list[Tensor]) -> list[weakref.ref[Value]]:
+    """The leaves to differentiate by, beside `entries`; weakly, to tell those made inside."""
+    known: set[Value] = set(entries)
+    return [
+        weakref.ref(node)
+        for node in find_topo_sort([y for y in outputs if y.requires_grad])
+        if node.is_leaf() and node.requires_grad and node not in known
+    ]
+
+
+def _run(
+    function: Callable[..., Any], inputs: tuple[Any, ...], entries: list[Any]
+) -> tuple[list[Tensor], bool]:
+    """`function(*inputs)` with `entries` for the Tensors; its results, and whether it is one."""
+    replacements = iter(entries)
+    arguments = [next(replacements) if isinstance(x, Tensor) else x for x in inputs]
+    with enable_grad():
+        result = function(*arguments)
+    outputs = [result] if isinstance(result, Tensor) else result
+    if not isinstance(outputs, (list, tuple, TensorTuple)) or not all(
+        isinstance(y, Tensor) for y in outputs
+    ):
+        raise DTypeError(
+            f"checkpoint: expected a Tensor or a tuple of them, got {describe(result)}."
+        )
+    return list(outputs), isinstance(result, Tensor)
+
+
+class _Checkpoint(TensorTupleOp):
+    """(y, ...) = function(inputs), given the inputs and the leaves that the function captures."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        data: tuple[Array, ...],
+        random_state: Any,
+    ) -> None:
+        self.function = function
+        # Tensors are the node's inputs already; of `inputs` only the other arguments are kept
+        self.arguments = tuple([_A_TENSOR if isinstance(x, Tensor) else x for x in inputs])
+        self.random_state = random_state
+        self._data: tuple[Array, ...] | None = data  # of the first run, until compute hands it on
+
+    def compute(self, *arrays: Array) -> tuple[Array, ...]:
+        data, self._data = self._data, None
+        assert data is not None, "compute runs once, right after the first run"
+        return data
+
+    def gradient(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
+        count = sum(argument is _A_TENSOR for argument in self.arguments)
+        variables, captured = node.inputs[:count], node.inputs[count:]
+        for leaf in captured:
+            if leaf._leaf.owner() not in (leaf, None):
+                raise GradientError(
+                    f"checkpoint: expected {describe(leaf)}, which the function reads, to be as it "
+                    "was in the forward pass, got other data. Call backward() before step()."
+                )
+        outputs = self._again(variables)
+        pairs = [(y, g) for y, g in zip(outputs, out_grad, strict=True) if y.requires_grad]
+        targets = [*variables, *captured]
+        return tuple(gradients([y for y, _ in pairs], [g for _, g in pairs], targets))
+
+    def _again(self, variables: list[Any]) -> list[Tensor]:
+        """The second run: the same inputs, the same draws, now with the graph."""
+        replacements = iter(variables)
+        arguments = [next(replacements) if x is _A_TENSOR else x for x in self.arguments]
+        state = np.random.get_state()
+        np.random.set_state(self.random_state)
+        try:
+            with enable_grad(), _switched("recomputing", True):
+                result = self.function(*arguments)
+        finally:
+            np.random.set_state(state)
+        return [result] if isinstance(result, Tensor) else list(result)
+
+
+class _ATensor:
+    """Marks the place of a Tensor among a function's arguments."""
+
+
+_A_TENSOR = _ATensor()

@@ -1,0 +1,268 @@
+"""The operators and methods of Tensor. Each calls the op of the same name in `needle.ops`.
+
+Ops are subclasses of what this package defines, and Tensor's operators are ops: the one knot in
+the layering. It is tied here, at call time, by the name `needle.ops`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Number
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+import needle
+from needle.backend_selection import NDArray
+from needle.dtypes import is_floating
+
+if TYPE_CHECKING:
+    from needle.autograd.tensor import Tensor
+
+__all__ = ["TensorMethods"]
+
+Axes = int | Sequence[int] | None
+
+
+def _is_scalar(other: Any) -> bool:
+    """A number, a NumPy scalar, or an array of one element and at most one axis."""
+    if isinstance(other, (Number, np.generic)):
+        return True
+    return isinstance(other, np.ndarray) and other.size == 1 and other.ndim <= 1
+
+
+def _binary(
+    tensor: Any, other: Any, elementwise: Callable[..., Tensor], with_scalar: Callable[..., Tensor]
+) -> Tensor:
+    """Tensor ∘ Tensor is the elementwise op, Tensor ∘ number the scalar op."""
+    if isinstance(other, TensorMethods):
+        return elementwise(tensor, other)
+    if _is_scalar(other):
+        return with_scalar(tensor, other)
+    if isinstance(other, NDArray):
+        return elementwise(tensor, _constant(other))
+    return cast("Tensor", NotImplemented)
+
+
+def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> Tensor:
+    """number ∘ Tensor, for the ops that do not commute. The number takes the Tensor's dtype."""
+    if _is_scalar(other):
+        value = np.asarray(other).reshape(()).item()
+        dtype = tensor.dtype if is_floating(tensor.dtype) else None
+        return elementwise(_constant(np.asarray(value, dtype=dtype)), tensor)
+    if isinstance(other, NDArray):
+        return elementwise(_constant(other), tensor)
+    return cast("Tensor", NotImplemented)
+
+
+def _constant(array: Any) -> Tensor:
+    return needle.Tensor(array, requires_grad=False)
+
+
+class TensorMethods:
+    """Mixed into Tensor, which `self` always is: everything a Tensor can do that is an op."""
+
+    __slots__ = ()
+
+    # -- arithmetic ----------------------------------------------------------------------------
+
+    def __add__(self: Any, other: Any) -> Tensor:
+        return _binary(self, other, needle.ops.add, needle.ops.add_scalar)
+
+    def __mul__(self: Any, other: Any) -> Tensor:
+        return _binary(self, other, needle.ops.multiply, needle.ops.mul_scalar)
+
+    def __truediv__(self: Any, other: Any) -> Tensor:
+        return _binary(self, other, needle.ops.divide, needle.ops.divide_scalar)
+
+    def __pow__(self: Any, other: Any) -> Tensor:
+        return _binary(self, other, needle.ops.power, needle.ops.power_scalar)
+
+    def __sub__(self: Any, other: Any) -> Tensor:
+        if isinstance(other, TensorMethods):
+            return needle.ops.add(self, -cast("Tensor", other))
+        return _binary(self, other, _subtract, _subtract_scalar)
+
+    def __neg__(self: Any) -> Tensor:
+        return needle.ops.negate(self)
+
+    def __matmul__(self: Any, other: Any) -> Tensor:
+        return _binary(self, other, needle.ops.matmul, needle.ops.matmul)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self: Any, other: Any) -> Tensor:
+        return _binary(-self, other, needle.ops.add, needle.ops.add_scalar)
+
+    def __rtruediv__(self: Any, other: Any) -> Tensor:
+        return _reflected(self, other, needle.ops.divide)
+
+    def __rpow__(self: Any, other: Any) -> Tensor:
+        return _reflected(self, other, needle.ops.power)
+
+    def __rmatmul__(self: Any, other: Any) -> Tensor:
+        return _reflected(self, other, needle.ops.matmul)
+
+    def __abs__(self: Any) -> Tensor:
+        return needle.ops.abs(self)
+
+    def __getitem__(self: Any, index: Any) -> Tensor:
+        return needle.ops.getitem(self, index)
+
+    # -- comparisons: bool Tensors. `==` compares identity; elementwise it is ndl.equal ---------
+
+    def __lt__(self: Any, other: Any) -> Tensor:
+        return needle.ops.less(self, other)
+
+    def __le__(self: Any, other: Any) -> Tensor:
+        return needle.ops.less_equal(self, other)
+
+    def __gt__(self: Any, other: Any) -> Tensor:
+        return needle.ops.greater(self, other)
+
+    def __ge__(self: Any, other: Any) -> Tensor:
+        return needle.ops.greater_equal(self, other)
+
+    # -- elementwise ---------------------------------------------------------------------------
+
+    def exp(self: Any) -> Tensor:
+        """exp(x)."""
+        return needle.ops.exp(self)
+
+    def log(self: Any) -> Tensor:
+        """The natural logarithm."""
+        return needle.ops.log(self)
+
+    def sqrt(self: Any) -> Tensor:
+        """√x."""
+        return needle.ops.sqrt(self)
+
+    def abs(self: Any) -> Tensor:
+        """|x|."""
+        return needle.ops.abs(self)
+
+    def sin(self: Any) -> Tensor:
+        """sin(x), x in radians."""
+        return needle.ops.sin(self)
+
+    def cos(self: Any) -> Tensor:
+        """cos(x), x in radians."""
+        return needle.ops.cos(self)
+
+    def erf(self: Any) -> Tensor:
+        """The error function."""
+        return needle.ops.erf(self)
+
+    def tanh(self: Any) -> Tensor:
+        """The hyperbolic tangent."""
+        return needle.ops.tanh(self)
+
+    def sigmoid(self: Any) -> Tensor:
+        """1 / (1 + exp(-x))."""
+        return needle.ops.sigmoid(self)
+
+    def relu(self: Any) -> Tensor:
+        """max(x, 0)."""
+        return needle.ops.relu(self)
+
+    def clip(self: Any, low: float | None = None, high: float | None = None) -> Tensor:
+        """x, no lower than `low` and no higher than `high`."""
+        return needle.ops.clip(self, low, high)
+
+    def astype(self: Any, dtype: Any) -> Tensor:
+        """The values in another dtype."""
+        return needle.ops.cast(self, dtype)
+
+    # -- products and reductions ---------------------------------------------------------------
+
+    def matmul(self: Any, other: Any) -> Tensor:
+        """The matrix product, over the last two axes; leading axes broadcast."""
+        return needle.ops.matmul(self, other)
+
+    def sum(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """The sum over `axes`; over all of them by default."""
+        return needle.ops.summation(self, axes, keepdims)
+
+    def mean(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """The mean over `axes`."""
+        return needle.ops.mean(self, axes, keepdims)
+
+    def var(self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        """The variance over `axes`, divided by N - correction."""
+        return needle.ops.var(self, axes, keepdims, correction)
+
+    def std(self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        """The standard deviation over `axes`."""
+        return needle.ops.std(self, axes, keepdims, correction)
+
+    def max(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """The largest element along `axes`."""
+        return needle.ops.max(self, axes, keepdims)
+
+    def min(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """The smallest element along `axes`."""
+        return needle.ops.min(self, axes, keepdims)
+
+    def argmax(self: Any, axis: int | None = None) -> Tensor:
+        """The index of the (first) largest element."""
+        return needle.ops.argmax(self, axis)
+
+    def argmin(self: Any, axis: int | None = None) -> Tensor:
+        """The index of the (first) smallest element."""
+        return needle.ops.argmin(self, axis)
+
+    def cumsum(self: Any, axis: int) -> Tensor:
+        """Running sums along `axis`."""
+        return needle.ops.cumsum(self, axis)
+
+    def logsumexp(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """log Σ exp(x) over `axes`."""
+        return needle.ops.logsumexp(self, axes, keepdims)
+
+    # -- shape ---------------------------------------------------------------------------------
+
+    def reshape(self: Any, *shape: Any) -> Tensor:
+        """The same elements in another shape; one extent may be -1."""
+        return needle.ops.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def broadcast_to(self: Any, shape: Sequence[int]) -> Tensor:
+        """The elements repeated along axes of length 1 and new leading axes."""
+        return needle.ops.broadcast_to(self, shape)
+
+    def transpose(self: Any, axes: Sequence[int] | None = None) -> Tensor:
+        """Two axes swapped; the last two by default."""
+        return needle.ops.transpose(self, axes)
+
+    def permute(self: Any, axes: Sequence[int]) -> Tensor:
+        """The axes in another order."""
+        return needle.ops.permute(self, axes)
+
+    @property
+    def T(self: Any) -> Tensor:
+        """The axes in reverse order."""
+        return needle.ops.permute(self, tuple(range(self.ndim))[::-1])
+
+    def squeeze(self: Any, axes: Axes = None) -> Tensor:
+        """Without axes of length 1: those named, or all."""
+        return needle.ops.squeeze(self, axes)
+
+    def expand_dims(self: Any, axes: int | Sequence[int]) -> Tensor:
+        """With new axes of length 1 at `axes` of the result."""
+        return needle.ops.expand_dims(self, axes)
+
+    def flatten(self: Any, start_axis: int = 0) -> Tensor:
+        """The axes from `start_axis` on as one."""
+        return needle.ops.flatten(self, start_axis)
+
+    def flip(self: Any, axes: int | Sequence[int]) -> Tensor:
+        """Reversed along `axes`."""
+        return needle.ops.flip(self, axes)
+
+
+def _subtract(a: Tensor, b: Tensor) -> Tensor:
+    return a - b
+
+
+def _subtract_scalar(a: Tensor, scalar: Any) -> Tensor:
+    return needle.ops.add_scalar(a, -scalar)

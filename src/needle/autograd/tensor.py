@@ -1,0 +1,320 @@
+"""The values a user holds: `Tensor`, `TensorTuple`, and the ops that make each."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import needle
+from needle.autograd.backward import backward
+from needle.autograd.methods import TensorMethods
+from needle.autograd.value import Op, Value
+from needle.backend_selection import Array, Device, NDArray, default_device, primitives
+from needle.dtypes import as_dtype
+from needle.errors import DeviceError, DTypeError, GradientError, ShapeError, describe
+
+__all__ = ["HookHandle", "Tensor", "TensorOp", "TensorTuple", "TensorTupleOp"]
+
+
+class TensorOp(Op):
+    """An operator whose result is a Tensor."""
+
+    def __call__(self, *args: Any) -> Tensor:
+        return Tensor.make_from_op(self, args)  # type: ignore[no-any-return]
+
+
+class TensorTupleOp(Op):
+    """An operator whose result is a TensorTuple."""
+
+    def __call__(self, *args: Any) -> TensorTuple:
+        return TensorTuple.make_from_op(self, args)  # type: ignore[no-any-return]
+
+
+class Tensor(TensorMethods, Value):
+    """An array that takes part in the computational graph.
+
+    array          a list, number, NumPy array, raw array of this backend, or Tensor
+    device         where it lives; default `default_device()`
+    dtype          a name or dtype; default: as the array has it (NumPy's rules for lists)
+    requires_grad  whether `backward` computes a gradient for it
+
+    Tensors are hashable and compare by identity: `==` asks whether two names mean one Tensor.
+
+    >>> import needle as ndl
+    >>> x = ndl.Tensor([1.0, 2.0])
+    >>> y = (x * x).sum()
+    >>> y.backward()
+    >>> x.grad
+    needle.Tensor([2. 4.])
+    """
+
+    __slots__ = ("grad",)
+
+    grad: Tensor | None
+
+    def __init__(
+        self,
+        array: Any,
+        *,
+        device: Device | None = None,
+        dtype: Any = None,
+        requires_grad: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise TypeError(f"Tensor: expected device, dtype, requires_grad, got {sorted(kwargs)}.")
+        data = _raw_data(array, device, dtype)
+        self._init(None, (), cached_data=data, requires_grad=requires_grad)
+
+    def _init(self, *args: Any, **kwargs: Any) -> None:
+        super()._init(*args, **kwargs)
+        self.grad = None
+
+    # -- data ----------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Tensor:
+        """The same storage outside the graph; assigning replaces the storage."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise DTypeError(f"data: expected a Tensor, got {describe(value)}.")
+        if value.dtype != self.dtype:
+            raise DTypeError(f"data: expected dtype {self.dtype}, got {describe(value)}.")
+        self.cached_data = value.realize_cached_data()
+
+    def detach(self) -> Tensor:
+        """A constant that shares this Tensor's storage and has no graph."""
+        if self.cached_data is None and self.op is not None:
+            self.realize_cached_data()
+        return Tensor.make_const(self.cached_data)
+
+    @staticmethod
+    def make_const(data: Any, *, requires_grad: bool = False) -> Tensor:
+        """A leaf that holds `data`, a raw array or a Tensor, without copying it."""
+        tensor = Tensor.__new__(Tensor)
+        if isinstance(data, Tensor):
+            data = data.realize_cached_data()
+        tensor._init(None, (), cached_data=data, requires_grad=requires_grad)
+        return tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extent of each axis."""
+        return self.realize_cached_data().shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def dtype(self) -> Any:
+        """The element type."""
+        return self.realize_cached_data().dtype
+
+    @property
+    def device(self) -> Device:
+        """Where the data lives."""
+        return default_device()
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A NumPy copy of the data."""
+        return primitives.to_numpy(self.realize_cached_data())
+
+    def item(self) -> Any:
+        """The one element, as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item: expected one element, got {describe(self)}.")
+        return self.numpy().item()
+
+    def tolist(self) -> Any:
+        """The elements as nested Python lists."""
+        return self.numpy().tolist()
+
+    def to(self, device: Device | None = None, dtype: Any = None) -> Tensor:
+        """This Tensor on another device or in another dtype; itself where nothing changes."""
+        if device is not None and not isinstance(device, Device):
+            device, dtype = None, device  # to("float32")
+        if device is not None and device != self.device:
+            raise DeviceError(f"to: expected device {self.device}, got {device!r}.")
+        return self if dtype is None else self.astype(dtype)
+
+    # -- gradients -----------------------------------------------------------------------------
+
+    def backward(
+        self,
+        out_grad: Tensor | None = None,
+        *,
+        accumulate: bool = False,
+        create_graph: bool | None = None,
+    ) -> None:
+        """Differentiate this Tensor; leaves that require grad receive theirs in `.grad`.
+
+        out_grad      the adjoint of this Tensor, of its shape; default ones
+        accumulate    add to what `.grad` holds, for a large batch in several small ones;
+                      default: overwrite
+        create_graph  whether the gradients can be differentiated again; default: yes, unless
+                      they accumulate (each would keep the graph of its part of the batch)
+
+        Raises GradientError if nothing computed this Tensor.
+        """
+        backward(self, out_grad, accumulate=accumulate, create_graph=create_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
+        """Call `hook(grad)` when the gradient of this Tensor is known, in each backward pass.
+
+        What the hook returns, unless None, takes the gradient's place.
+        """
+        if not self.requires_grad:
+            raise GradientError(
+                f"register_hook: expected a tensor that requires grad, got {describe(self)}."
+            )
+        if self._hooks is None:
+            self._hooks = {}
+        return HookHandle(self._hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this Tensor in `.grad` too, though it is no leaf; detached."""
+        if self.is_leaf():
+            return
+        weak_self = weakref.ref(self)
+
+        def keep(grad: Tensor) -> None:
+            tensor = weak_self()
+            if tensor is not None:
+                tensor.grad = grad.detach()
+
+        self.register_hook(keep)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad` on a leaf; returns the Tensor."""
+        if not self.is_leaf():
+            raise GradientError(
+                f"requires_grad_: expected a leaf, got the result of {self.op and self.op.name}. "
+                "Use detach()."
+            )
+        self.requires_grad = requires_grad
+        return self
+
+    # -- Python's protocols --------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"needle.Tensor({self.realize_cached_data()})"
+
+    def __str__(self) -> str:
+        return str(self.realize_cached_data())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len: expected at least one axis, got a 0-d Tensor.")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        """True: a Tensor is a thing, not its value. Of a comparison: its one value."""
+        if self.dtype != np.bool_:
+            return True
+        if self.size != 1:
+            raise ShapeError(
+                f"truth value: expected one element, got {describe(self)}. Use .numpy().all()."
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"index: expected an integer Tensor, got {describe(self)}.")
+        return int(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    # numpy_array + tensor must come to Tensor.__radd__, not be taken apart by NumPy
+    __array_ufunc__ = None
+
+
+class HookHandle:
+    """What `register_hook` returns; `remove()` takes the hook away."""
+
+    def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
+        self._hooks = hooks
+        hooks[id(self)] = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        self._hooks.pop(id(self), None)
+
+
+def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
+    if isinstance(array, Tensor):
+        data = array.realize_cached_data()
+        same = dtype is None or data.dtype == as_dtype(dtype)
+        if same and (device is None or device == array.device):
+            return data
+        return primitives.from_numpy(primitives.to_numpy(data), dtype or data.dtype, device)
+    if isinstance(array, (list, tuple)) and any(isinstance(item, Value) for item in array):
+        raise DTypeError("Tensor: expected numbers, got a list of Tensors. Use ndl.stack(list, 0).")
+    try:
+        return primitives.from_numpy(array, dtype, device)
+    except (ValueError, TypeError) as error:
+        wanted = "an array of numbers" if dtype is None else f"values of dtype {as_dtype(dtype)}"
+        got = describe(array) if isinstance(array, NDArray) else f"a {type(array).__name__}"
+        raise DTypeError(f"Tensor: expected {wanted}, got {got}. ({error})") from error
+
+
+class TensorTuple(Value):
+    """Several Tensors made by one op, as one value of the graph. No nesting."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self.realize_cached_data())
+
+    def __getitem__(self, index: int) -> Tensor:
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"TensorTuple: expected an index below {length}, got {index}.")
+        return needle.ops.tuple_get_item(self, index % length)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def tuple(self) -> tuple[Tensor, ...]:
+        """The Tensors, in a Python tuple."""
+        return tuple(self)
+
+    def __add__(self, other: TensorTuple) -> TensorTuple:
+        if not isinstance(other, TensorTuple) or len(self) != len(other):
+            raise ShapeError(
+                f"TensorTuple +: expected a TensorTuple of length {len(self)}, got {other!r}."
+            )
+        return needle.ops.make_tuple(*[a + b for a, b in zip(self, other, strict=True)])
+
+    def detach(self) -> TensorTuple:
+        """A constant that shares the storage and has no graph."""
+        constant: TensorTuple = TensorTuple.make_const(self.realize_cached_data())
+        return constant
+
+    def __repr__(self) -> str:
+        return f"needle.TensorTuple{self.tuple()}"
+
+    __str__ = __repr__

@@ -1,0 +1,272 @@
+"""A node of the computational graph (`Value`), and what computes it (`Op`).
+
+How the graph frees itself. A leaf keeps its gradient, the gradient keeps the graph it was computed
+by (it can be differentiated again), and that graph must read the leaf: a circle, which reference
+counting alone never frees. So the edge to a leaf is a `Leaf`: the leaf's data as the op read it,
+and the leaf's owner, the user's Tensor, held weakly. When the user lets go of a Tensor its gradient
+goes, and with the gradient its graph. It also follows that assigning new data to a parameter does
+not change what an earlier op has read.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from numpy.exceptions import AxisError as NumPyAxisError
+
+from needle import autograd as package
+from needle.autograd import anomaly
+from needle.autograd.modes import is_lazy, modes
+from needle.backend_selection import Array, primitives
+from needle.errors import AxisError, DTypeError, NeedleError, OutOfRangeError, ShapeError, describe
+
+__all__ = ["Edge", "Leaf", "Op", "Value"]
+
+
+class Op:
+    """An operator: how to compute a value from arrays, and its gradient from Tensors."""
+
+    # In messages and pictures: the name of the function below the class. Default: the class's.
+    name: str = "op"
+    # What the operator takes, in words; error messages say it. May be a property.
+    expects: Any = "inputs of fitting shapes"
+    # False for results that are not differentiable at all: comparisons, argmax, casts to integer.
+    differentiable: bool = True
+    # Of an op that picks one Tensor out of a TensorTuple: which. Lets adjoints add up slot by slot.
+    slot: int | None = None
+
+    def __call__(self, *args: Any) -> Value:
+        """Apply the operator to Values."""
+        raise NotImplementedError(f"{self.name}: __call__ is not written.")
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        """The result, from raw arrays and in terms of `array_api`; also runs on traced arrays."""
+        raise NotImplementedError(f"{self.name}: compute(self, *arrays) is not written.")
+
+    def gradient(self, out_grad: Any, node: Any) -> Any:
+        """The adjoints of the inputs, from the adjoint of the output, in Tensor ops.
+
+        One Tensor per input, or None for an input that has no gradient.
+        """
+        raise NotImplementedError(f"{self.name}: gradient(self, out_grad, node) is not written.")
+
+    def gradient_as_tuple(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
+        """`gradient`, as a tuple with one entry per input whatever it returned."""
+        grads = self.gradient(out_grad, node)
+        if isinstance(grads, tuple):
+            return grads
+        return tuple(grads) if isinstance(grads, list) else (grads,)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__.lower()
+
+
+class Leaf:
+    """What the graph holds of a leaf: its data as an op read it, and its owner, weakly."""
+
+    __slots__ = ("__weakref__", "_owner", "_stand_in", "cached_data", "requires_grad")
+
+    def __init__(self, owner: Value) -> None:
+        self.cached_data = owner.cached_data
+        self.requires_grad = owner.requires_grad
+        self._owner = weakref.ref(owner)
+        self._stand_in: Any = None
+
+    def owner(self) -> Value | None:
+        """The Tensor that the gradient belongs to, if anybody still holds it."""
+        return self._owner()
+
+    def reads(self, value: Value) -> bool:
+        """Whether `value` is still as it was when it was read."""
+        return self.cached_data is value.cached_data and self.requires_grad == value.requires_grad
+
+    def value(self) -> Value:
+        """The owner, or a Tensor in its place where it is gone or has been given other data."""
+        owner = self._owner()
+        if owner is not None and self.reads(owner):
+            return owner
+        stand_in = self._stand_in() if self._stand_in is not None else None
+        if stand_in is None:
+            from needle.autograd.tensor import Tensor, TensorTuple
+
+            kind = TensorTuple if type(self.cached_data) is tuple else Tensor
+            stand_in = kind.make_const(self.cached_data, requires_grad=self.requires_grad)
+            stand_in._leaf = self
+            self._stand_in = weakref.ref(stand_in)
+        return stand_in
+
+
+class Value:
+    """A node of the graph.
+
+    op             what computed it; None for a leaf
+    inputs         the Values it was computed from
+    cached_data    the raw array, or None while it has not been computed (lazy mode)
+    requires_grad  whether gradients flow through it
+    num_outputs    how many Values one application of the op makes
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_edges",
+        "_hooks",
+        "_leaf",
+        "_origin",
+        "cached_data",
+        "num_outputs",
+        "op",
+        "requires_grad",
+    )
+
+    op: Op | None
+    cached_data: Any
+    requires_grad: bool
+    num_outputs: int
+
+    def _init(
+        self,
+        op: Op | None,
+        inputs: Sequence[Value],
+        *,
+        num_outputs: int = 1,
+        cached_data: Any = None,
+        requires_grad: bool | None = None,
+    ) -> None:
+        package.TENSOR_COUNTER += 1
+        if requires_grad is None:
+            requires_grad = any(value.requires_grad for value in inputs)
+        self.op = op
+        self.cached_data = cached_data
+        self.requires_grad = requires_grad
+        self.num_outputs = num_outputs
+        self._edges: tuple[Edge, ...] = tuple([value._edge() for value in inputs])
+        self._leaf: Leaf | None = None
+        self._hooks: dict[int, Any] | None = None
+        self._origin: str | None = None
+
+    def __del__(self) -> None:
+        package.TENSOR_COUNTER -= 1
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The Values this one was computed from, left to right."""
+        return [edge.value() if type(edge) is Leaf else edge for edge in self._edges]
+
+    def is_leaf(self) -> bool:
+        """Whether no op made this value."""
+        return self.op is None
+
+    def _edge(self) -> Edge:
+        """What a consumer of this value keeps of it."""
+        if self.op is not None:
+            return self
+        leaf = self._leaf
+        if leaf is None or not leaf.reads(self):
+            leaf = self._leaf = Leaf(self)
+        return leaf
+
+    def realize_cached_data(self) -> Any:
+        """The raw array, computing whatever it still waits for."""
+        if self.cached_data is None:
+            _realize(self)
+        return self.cached_data
+
+    @classmethod
+    def make_const(cls, data: Any, *, requires_grad: bool = False) -> Any:
+        """A leaf that holds `data`."""
+        value = cls.__new__(cls)
+        value._init(None, (), cached_data=data, requires_grad=requires_grad)
+        return value
+
+    @classmethod
+    def make_from_op(cls, op: Op, inputs: Sequence[Any]) -> Any:
+        """The value of `op` on `inputs`: computed now, or on demand in lazy mode.
+
+        A result that does not require grad remembers neither its op nor its inputs.
+        """
+        try:
+            requires_grad = (
+                modes.grad_enabled
+                and op.differentiable
+                and any(value.requires_grad for value in inputs)
+            )
+            lazy = is_lazy()
+            data = None if lazy else _compute(op, [_data_of(value) for value in inputs])
+        except AttributeError:
+            _require_values(op, inputs)
+            raise
+        value = cls.__new__(cls)
+        if requires_grad or lazy:
+            value._init(op, inputs, cached_data=data, requires_grad=requires_grad)
+        else:
+            value._init(None, (), cached_data=data, requires_grad=False)
+        if modes.anomaly:
+            anomaly.watch(value, op, inputs)
+        return value
+
+
+Edge: TypeAlias = "Value | Leaf"  # what a node keeps of an input
+
+
+def _data_of(value: Value) -> Any:
+    return value.cached_data if value.cached_data is not None else value.realize_cached_data()
+
+
+def _require_values(op: Op, inputs: Sequence[Any]) -> None:
+    for value in inputs:
+        if not isinstance(value, Value):
+            raise DTypeError(
+                f"{op.name}: expected Tensors, got {describe(value)}. "
+                "Wrap it first: ndl.Tensor(...)."
+            ) from None
+
+
+def _compute(op: Op, arrays: list[Array]) -> Any:
+    """`op.compute`, with errors that name the op, what it expects, and every shape and dtype."""
+    try:
+        data = op.compute(*arrays)
+    except NeedleError:
+        raise
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise _explained(error, op, arrays) from error
+    if type(data) is tuple or type(data) is list:
+        return tuple([primitives.asarray(item) for item in data])
+    return primitives.asarray(data)
+
+
+def _explained(error: Exception, op: Op, arrays: list[Array]) -> NeedleError:
+    kind: type[NeedleError]
+    if isinstance(error, NumPyAxisError):
+        kind = AxisError
+    elif isinstance(error, IndexError):
+        kind = OutOfRangeError
+    else:
+        kind = DTypeError if isinstance(error, TypeError) else ShapeError
+    reason = "" if kind is ShapeError else f" ({error})"
+    return kind(f"{op.name}: expected {op.expects}, got {describe(*arrays)}.{reason}")
+
+
+def _realize(root: Value) -> None:
+    """Compute what `root` waits for, inputs before users, without recursion."""
+    stack: list[Value] = [root]
+    while stack:
+        value = stack[-1]
+        if value.cached_data is not None:
+            stack.pop()
+            continue
+        if value.op is None:
+            raise DTypeError("realize: expected a value with data or an op, got one with neither.")
+        waiting = [edge for edge in value._edges if edge.cached_data is None]
+        if waiting:
+            stack.extend(reversed(waiting))  # type: ignore[arg-type]
+            continue
+        value.cached_data = _compute(value.op, [edge.cached_data for edge in value._edges])
+        if modes.anomaly:
+            anomaly.watch(value, value.op, value._edges)
+        if not value.requires_grad:  # as in eager mode: a constant forgets how it was made
+            value.op, value._edges = None, ()
+        stack.pop()

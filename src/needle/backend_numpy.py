@@ -1,0 +1,176 @@
+"""np mode: NumPy arrays are the arrays, and this file holds the little that NumPy lacks.
+
+The reference device. Its results are the specification that every other device is held to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle.dtypes import as_dtype, is_floating
+from needle.errors import DeviceError, OutOfRangeError
+
+__all__ = [
+    "Device",
+    "all_devices",
+    "asarray",
+    "cpu",
+    "default_device",
+    "erf",
+    "from_numpy",
+    "scatter_add",
+    "sigmoid",
+    "to_numpy",
+]
+
+Array = Any
+
+
+class Device:
+    """A place where arrays live and are computed on. In np mode there is one: `cpu()`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def enabled(self) -> bool:
+        """Whether arrays can be made on this device here."""
+        return True
+
+    def randn(self, *shape: int, dtype: Any = "float32") -> Array:
+        """Normal draws, N(0, 1), from NumPy's global stream."""
+        return np.asarray(np.random.randn(*shape)).astype(as_dtype(dtype))
+
+    def rand(self, *shape: int, dtype: Any = "float32") -> Array:
+        """Uniform draws in [0, 1) from NumPy's global stream."""
+        return np.asarray(np.random.rand(*shape)).astype(as_dtype(dtype))
+
+    def one_hot(self, n: int, i: Array, dtype: Any = "float32") -> Array:
+        """1 at the class ids `i`, else 0; shape `i.shape + (n,)`."""
+        ids = np.asarray(i).astype(np.int32)
+        if ids.size and not 0 <= ids.min() <= ids.max() < n:
+            raise OutOfRangeError(
+                f"one_hot: expected class ids in 0..{n - 1}, got {ids.min()}..{ids.max()}."
+            )
+        out = np.zeros((*ids.shape, n), dtype=as_dtype(dtype))
+        np.put_along_axis(out, ids[..., None], 1, axis=-1)
+        return out
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = "float32") -> Array:
+        """An array with arbitrary contents."""
+        return np.empty(shape, dtype=as_dtype(dtype))
+
+    def full(self, shape: tuple[int, ...], fill_value: float, dtype: Any = "float32") -> Array:
+        """An array filled with one value."""
+        return np.full(shape, fill_value, dtype=as_dtype(dtype))
+
+
+_CPU = Device("cpu")
+
+
+def cpu() -> Device:
+    """The CPU, computing with NumPy."""
+    return _CPU
+
+
+def default_device() -> Device:
+    """Where a Tensor is made when no device is named."""
+    return _CPU
+
+
+def all_devices() -> list[Device]:
+    """Every device of this mode."""
+    return [_CPU]
+
+
+def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> Array:
+    """A fresh array with the values of `array` (anything `numpy.array` takes)."""
+    if device is not None and device != _CPU:
+        raise DeviceError(f"device: expected cpu(), got {device!r}.")
+    return np.array(array, dtype=None if dtype is None else as_dtype(dtype))
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """A NumPy copy of a raw array."""
+    return np.array(array)
+
+
+def asarray(value: Any) -> Array:
+    """NumPy hands back scalars where a result is 0-d; graphs hold arrays."""
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def scatter_add(shape: tuple[int, ...], index: Any, values: Array) -> Array:
+    """Zeros of `shape` with `values` added at `index`; places named twice get both."""
+    out = np.zeros(shape, dtype=values.dtype)
+    np.add.at(out, index, values)
+    return out
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), written with exp(-|x|) so that it overflows nowhere."""
+    decay = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(
+        _float_dtype(x), copy=False
+    )
+
+
+def _float_dtype(x: Array) -> Any:
+    return x.dtype if is_floating(x.dtype) else np.float64
+
+
+# Rational Chebyshev approximations of erf on [0, 0.46875], and of erfc on [0.46875, 4] and
+# [4, inf). W. J. Cody, "Rational Chebyshev approximations for the error function",
+# Math. Comp. 23 (1969). Highest power first; relative error below 1e-15.
+_ERF_SMALL = (
+    (1.85777706184603153e-1, 3.16112374387056560e00, 1.13864154151050156e02,
+     3.77485237685302021e02, 3.20937758913846947e03),
+    (1.0, 2.36012909523441209e01, 2.44024637934444173e02, 1.28261652607737228e03,
+     2.84423683343917062e03),
+)  # fmt: skip
+_ERFC_MIDDLE = (
+    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e00,
+     6.61191906371416295e01, 2.98635138197400131e02, 8.81952221241769090e02,
+     1.71204761263407058e03, 2.05107837782607147e03, 1.23033935479799725e03),
+    (1.0, 1.57449261107098347e01, 1.17693950891312499e02, 5.37181101862009858e02,
+     1.62138957456669019e03, 3.29079923573345963e03, 4.36261909014324716e03,
+     3.43936767414372164e03, 1.23033935480374942e03),
+)  # fmt: skip
+_ERFC_LARGE = (
+    (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1,
+     1.25781726111229246e-1, 1.60837851487422766e-2, 6.58749161529837803e-4),
+    (1.0, 2.56852019228982242e00, 1.87295284992346725e00, 5.27905102951428412e-1,
+     6.05183413124413191e-2, 2.33520497626869185e-3),
+)  # fmt: skip
+_SQRT_PI = 1.7724538509055160
+
+
+def _rational(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
+    numerator, denominator = coefficients
+    return np.polyval(numerator, x) / np.polyval(denominator, x)
+
+
+def erf(x: Array) -> Array:
+    """erf(x) = 2/√π ∫₀ˣ exp(-t²) dt, computed in float64 and rounded to x's dtype."""
+    wide = np.asarray(x, dtype=np.float64)
+    size = np.abs(wide)
+    small = wide * _rational(_ERF_SMALL, np.minimum(size, 0.46875) ** 2)
+    middle = np.clip(size, 0.46875, 4.0)
+    erfc = np.exp(-(middle**2)) * _rational(_ERFC_MIDDLE, middle)
+    large = np.clip(size, 4.0, 6.0)  # erf rounds to 1 from 5.93 on
+    inverse_square = 1.0 / large**2
+    tail = inverse_square * _rational(_ERFC_LARGE, inverse_square)
+    erfc_large = np.exp(-(large**2)) * (1.0 / _SQRT_PI - tail) / large
+    beyond = np.copysign(1.0 - np.where(size > 4.0, erfc_large, erfc), wide)
+    result = np.where(size <= 0.46875, small, beyond)
+    return np.where(np.isnan(wide), wide, result).astype(_float_dtype(x), copy=False)

@@ -1,0 +1,40 @@
+"""Names to dtypes, and the few questions that are asked of a dtype.
+
+`bfloat16` and the 8-bit floats come from `ml_dtypes`, imported only when one is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle.errors import DTypeError
+
+__all__ = ["as_dtype", "is_floating", "is_integer"]
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """A `numpy.dtype` from a name (`"float32"`, `"bfloat16"`), a type object or a dtype."""
+    try:
+        return np.dtype(dtype)  # type: ignore[no-any-return]
+    except TypeError:
+        pass
+    import ml_dtypes
+
+    extension = getattr(ml_dtypes, dtype, None) if isinstance(dtype, str) else None
+    if extension is None:
+        raise DTypeError(
+            f"dtype: expected a name such as 'float32', 'int64' or 'bfloat16', got {dtype!r}."
+        )
+    return np.dtype(extension)  # type: ignore[no-any-return]
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """True for float16/32/64 and for ml_dtypes' floats, which NumPy files under kind 'V'."""
+    return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    """True for signed and unsigned integers; False for bool."""
+    return dtype.kind in "iu"

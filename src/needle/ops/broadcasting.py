@@ -1,0 +1,60 @@
+"""Axes and broadcasting: what several gradients need, once."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from needle.autograd.tensor import Tensor
+from needle.dtypes import is_floating
+from needle.errors import AxisError
+
+__all__ = ["Axes", "expand_reduced", "normalize_axes", "unbroadcast"]
+
+Axes = int | Sequence[int] | None
+
+
+def normalize_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Axes as a tuple of numbers in 0..ndim-1; None means all.
+
+    Raises AxisError for an axis that is not there or is named twice.
+    """
+    if axes is None:
+        return tuple(range(ndim))
+    numbers = axes if isinstance(axes, (tuple, list)) else (axes,)
+    result = []
+    for axis in numbers:
+        number = operator.index(axis)
+        if not -ndim <= number < ndim:
+            raise AxisError(
+                f"{op}: expected axes in [{-ndim}, {ndim}) of an array with {ndim} axes, "
+                f"got {number}."
+            )
+        result.append(number % ndim)
+    if len(set(result)) != len(result):
+        raise AxisError(f"{op}: expected each axis once, got {tuple(numbers)}.")
+    return tuple(result)
+
+
+def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tensor:
+    """Undo a reduction's loss of axes: put `axes` back with length 1."""
+    shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(like.shape))
+    return reduced if reduced.shape == shape else reduced.reshape(shape)
+
+
+def unbroadcast(grad: Any, like: Any) -> Any:
+    """The adjoint of broadcasting and of type promotion: sum `grad` down to what `like` is."""
+    if grad.shape != like.shape:
+        new = grad.ndim - like.ndim
+        stretched = [
+            new + axis
+            for axis, extent in enumerate(like.shape)
+            if extent == 1 and grad.shape[new + axis] != 1
+        ]
+        grad = grad.sum((*range(new), *stretched))
+        if grad.shape != like.shape:
+            grad = grad.reshape(like.shape)
+    if grad.dtype != like.dtype and is_floating(like.dtype):
+        grad = grad.astype(like.dtype)
+    return grad

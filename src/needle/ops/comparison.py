@@ -1,0 +1,222 @@
+"""Comparisons, and the choice between two arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle.autograd.tensor import Tensor, TensorOp
+from needle.autograd.value import Value
+from needle.backend_selection import Array, array_api
+from needle.dtypes import is_floating
+from needle.errors import DTypeError, describe
+from needle.ops.arithmetic import TOGETHER
+from needle.ops.broadcasting import unbroadcast
+
+__all__ = [
+    "Equal",
+    "Greater",
+    "GreaterEqual",
+    "Less",
+    "LessEqual",
+    "LogicalNot",
+    "Maximum",
+    "Minimum",
+    "NotEqual",
+    "Where",
+    "equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "logical_not",
+    "maximum",
+    "minimum",
+    "not_equal",
+    "where",
+]
+
+
+def _operand(value: Any, like: Any) -> Any:
+    """`value` as a Tensor; a number takes the dtype of `like` if that is a float."""
+    if isinstance(value, Value):
+        return value
+    dtype = None
+    if isinstance(value, (int, float)) and isinstance(like, Tensor):
+        dtype = like.dtype if is_floating(like.dtype) or isinstance(value, int) else None
+    return Tensor(np.asarray(value), dtype=dtype, requires_grad=False)
+
+
+class _Comparison(TensorOp):
+    """A bool array. Not differentiable."""
+
+    expects = TOGETHER
+    differentiable = False
+
+
+class Equal(_Comparison):
+    """y = (a == b), elementwise, as bool."""
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a == b
+
+
+def equal(a: Any, b: Any) -> Tensor:
+    """a == b, elementwise."""
+    return Equal()(a, _operand(b, a))
+
+
+class NotEqual(_Comparison):
+    """y = (a != b), elementwise, as bool."""
+
+    name = "not_equal"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a != b
+
+
+def not_equal(a: Any, b: Any) -> Tensor:
+    """a != b, elementwise."""
+    return NotEqual()(a, _operand(b, a))
+
+
+class Less(_Comparison):
+    """y = (a < b), elementwise, as bool."""
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a < b
+
+
+def less(a: Any, b: Any) -> Tensor:
+    """a < b, elementwise."""
+    return Less()(a, _operand(b, a))
+
+
+class LessEqual(_Comparison):
+    """y = (a <= b), elementwise, as bool."""
+
+    name = "less_equal"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a <= b
+
+
+def less_equal(a: Any, b: Any) -> Tensor:
+    """a <= b, elementwise."""
+    return LessEqual()(a, _operand(b, a))
+
+
+class Greater(_Comparison):
+    """y = (a > b), elementwise, as bool."""
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a > b
+
+
+def greater(a: Any, b: Any) -> Tensor:
+    """a > b, elementwise."""
+    return Greater()(a, _operand(b, a))
+
+
+class GreaterEqual(_Comparison):
+    """y = (a >= b), elementwise, as bool."""
+
+    name = "greater_equal"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return a >= b
+
+
+def greater_equal(a: Any, b: Any) -> Tensor:
+    """a >= b, elementwise."""
+    return GreaterEqual()(a, _operand(b, a))
+
+
+class LogicalNot(_Comparison):
+    """y = not a, elementwise, as bool."""
+
+    name = "logical_not"
+    expects = "bool values"
+
+    def compute(self, a: Array) -> Array:
+        return array_api.logical_not(a)
+
+
+def logical_not(a: Tensor) -> Tensor:
+    """not a, elementwise."""
+    return LogicalNot()(a)
+
+
+class Maximum(TensorOp):
+    """y = max(a, b), elementwise; NaN where either is.
+
+    Gradient: dy to the larger of the two, half to each where they are equal.
+    """
+
+    expects = TOGETHER
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return array_api.maximum(a, b)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        a, b = node.inputs
+        return _shares(out_grad, a, b, greater(a, b))
+
+
+def maximum(a: Tensor, b: Any) -> Tensor:
+    """The larger of a and b, elementwise; b may be a number."""
+    return Maximum()(a, _operand(b, a))
+
+
+class Minimum(TensorOp):
+    """y = min(a, b), elementwise; NaN where either is.
+
+    Gradient: dy to the smaller of the two, half to each where they are equal.
+    """
+
+    expects = TOGETHER
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return array_api.minimum(a, b)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        a, b = node.inputs
+        return _shares(out_grad, a, b, less(a, b))
+
+
+def minimum(a: Tensor, b: Any) -> Tensor:
+    """The smaller of a and b, elementwise; b may be a number."""
+    return Minimum()(a, _operand(b, a))
+
+
+def _shares(out_grad: Tensor, a: Tensor, b: Tensor, takes_a: Tensor) -> Any:
+    half = equal(a, b).astype(out_grad.dtype) * 0.5
+    share = takes_a.astype(out_grad.dtype) + half
+    return unbroadcast(out_grad * share, a), unbroadcast(out_grad * (1 - share), b)
+
+
+class Where(TensorOp):
+    """y = a where the condition holds, else b.
+
+    condition (bool), a, b: shapes that broadcast together -> y: the broadcast shape.
+    Gradient: da = dy where the condition holds, else 0; db the other way round.
+    """
+
+    expects = "a bool condition, and " + TOGETHER
+
+    def compute(self, condition: Array, a: Array, b: Array) -> Array:
+        if condition.dtype != np.bool_:
+            raise DTypeError(f"where: expected a bool condition, got {describe(condition)}.")
+        return array_api.where(condition, a, b)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        condition, a, b = node.inputs
+        da = unbroadcast(where(condition, out_grad, 0), a) if a.requires_grad else None
+        db = unbroadcast(where(condition, 0, out_grad), b) if b.requires_grad else None
+        return None, da, db
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where the condition holds, else b; a number takes the dtype of the other."""
+    return Where()(_operand(condition, None), _operand(a, b), _operand(b, a))

@@ -1,0 +1,180 @@
+"""Products of matrices, and their triangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle.autograd.tensor import Tensor, TensorOp
+from needle.backend_selection import Array, array_api
+from needle.errors import ShapeError, describe
+from needle.ops.broadcasting import unbroadcast
+
+__all__ = ["Einsum", "MatMul", "Tril", "Triu", "einsum", "matmul", "tril", "triu"]
+
+
+class MatMul(TensorOp):
+    """y = a b: the matrix product over the last two axes; leading axes broadcast.
+
+    a: (..., M, K), b: (..., K, N) -> y: (..., M, N). A vector on the left is a row, on the right a
+    column, and y lacks its axis, as in NumPy.
+    Gradient: da = dy bᵀ, db = aᵀ dy, summed over what broadcasting repeated.
+    """
+
+    expects = "a [..., m, k] and b [..., k, n]"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return array_api.matmul(a, b)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        a, b = node.inputs
+        row, column = a.ndim == 1, b.ndim == 1
+        # vectors as the matrices that they stand for
+        a2 = a.reshape((1, *a.shape)) if row else a
+        b2 = b.reshape((*b.shape, 1)) if column else b
+        if row or column:
+            batch = out_grad.shape[: out_grad.ndim - (not row) - (not column)]
+            out_grad = out_grad.reshape((*batch, a2.shape[-2], b2.shape[-1]))
+        da = unbroadcast(out_grad @ b2.transpose(), a2) if a.requires_grad else None
+        db = unbroadcast(a2.transpose() @ out_grad, b2) if b.requires_grad else None
+        return (
+            da.reshape(a.shape) if row and da is not None else da,
+            db.reshape(b.shape) if column and db is not None else db,
+        )
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product, over the last two axes; leading axes broadcast."""
+    return MatMul()(a, b)
+
+
+class Einsum(TensorOp):
+    """y = the sum of products that `subscripts` spells, as `numpy.einsum` reads them.
+
+    Example: "bik,bkj->bij" is the batched matrix product. Letters and "..." as in NumPy.
+    Gradient: for each array, the einsum of dy and the other arrays, with its own letters as output.
+    """
+
+    def __init__(self, subscripts: str) -> None:
+        self.subscripts = subscripts.replace(" ", "")
+        self.expects = f"arrays that fit {self.subscripts!r}"
+
+    def compute(self, *arrays: Array) -> Array:
+        terms, output = self._spelled_out([array.ndim for array in arrays])
+        optimize = len(arrays) > 2
+        return array_api.einsum(f"{','.join(terms)}->{output}", *arrays, optimize=optimize)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        tensors = node.inputs
+        terms, output = self._spelled_out([x.ndim for x in tensors])
+        return [
+            self._gradient_of(i, out_grad, tensors, terms, output) if x.requires_grad else None
+            for i, x in enumerate(tensors)
+        ]
+
+    def _gradient_of(
+        self, i: int, out_grad: Tensor, tensors: list[Tensor], terms: list[str], output: str
+    ) -> Tensor:
+        x, term = tensors[i], terms[i]
+        others = [t for j, t in enumerate(tensors) if j != i]
+        other_terms = [t for j, t in enumerate(terms) if j != i]
+        letters = "".join(dict.fromkeys(term))  # each once: a diagonal first shrinks to a line
+        reached = [c for c in letters if c in output or any(c in t for t in other_terms)]
+        found = einsum(f"{','.join([output, *other_terms])}->{''.join(reached)}", out_grad, *others)
+        # letters summed within x alone: dy is the same all along them
+        extents = dict(zip(term, x.shape, strict=True))
+        shape = [extents[c] if c in reached else 1 for c in letters]
+        line = found.reshape(shape).broadcast_to([extents[c] for c in letters])
+        # extents of 1 that met longer ones were repeated: sum them back
+        if len(letters) == len(term):
+            return unbroadcast(line, x)  # type: ignore[no-any-return]
+        return _onto_diagonal(line, letters, term, extents)
+
+    def _spelled_out(self, ranks: list[int]) -> tuple[list[str], str]:
+        """The terms and the output with letters in place of "..." and of an unwritten output."""
+        inputs, arrow, output = self.subscripts.partition("->")
+        terms = inputs.split(",")
+        if len(terms) != len(ranks):
+            raise ShapeError(
+                f"einsum: expected {len(terms)} arrays for {self.subscripts!r}, got {len(ranks)}."
+            )
+        free = [c for c in _LETTERS if c not in self.subscripts]
+        longest = 0
+        for k, (term, rank) in enumerate(zip(terms, ranks, strict=True)):
+            hidden = rank - len(term.replace("...", ""))
+            if hidden < 0 or (hidden and "..." not in term):
+                raise ShapeError(
+                    f"einsum: expected {len(term.replace('...', ''))} axes for {term!r} in "
+                    f"{self.subscripts!r}, got {rank}."
+                )
+            terms[k] = term.replace("...", "".join(free[:hidden][::-1]))
+            longest = max(longest, hidden)
+        hidden_letters = "".join(free[:longest][::-1])
+        if not arrow:
+            joined = "".join(terms)
+            once = sorted(c for c in set(joined) - set(hidden_letters) if joined.count(c) == 1)
+            return terms, hidden_letters + "".join(once)
+        return terms, output.replace("...", hidden_letters)
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _onto_diagonal(line: Tensor, letters: str, term: str, extents: dict[str, int]) -> Tensor:
+    """Zeros but where equal letters of `term` have equal indices; there, `line`."""
+    free = iter(c for c in _LETTERS if c not in term)
+    renamed, masks, mask_terms = "", [], []
+    for c in term:
+        if c not in renamed:
+            renamed += c
+            continue
+        fresh = next(free)
+        renamed += fresh
+        eye = array_api.eye(extents[c], dtype=line.dtype)
+        masks.append(Tensor(eye, requires_grad=False))
+        mask_terms.append(c + fresh)
+    return einsum(f"{','.join([letters, *mask_terms])}->{renamed}", line, *masks)
+
+
+def einsum(subscripts: str, *tensors: Tensor) -> Tensor:
+    """The sum of products that `subscripts` spells: "ij,jk->ik" is the matrix product."""
+    return Einsum(subscripts)(*tensors)
+
+
+class _Triangle(TensorOp):
+    def __init__(self, k: int = 0) -> None:
+        self.k = k
+
+    def _require_matrix(self, x: Array) -> Array:
+        if x.ndim < 2:
+            raise ShapeError(f"{self.name}: expected [..., m, n], got {describe(x)}.")
+        return x
+
+
+class Tril(_Triangle):
+    """y = x on and below the k-th diagonal, 0 above it; x: (..., M, N). Gradient: so for dy."""
+
+    def compute(self, x: Array) -> Array:
+        return array_api.tril(self._require_matrix(x), self.k)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return tril(out_grad, self.k)
+
+
+def tril(a: Tensor, k: int = 0) -> Tensor:
+    """x on and below the k-th diagonal, 0 above it."""
+    return Tril(k)(a)
+
+
+class Triu(_Triangle):
+    """y = x on and above the k-th diagonal, 0 below it; x: (..., M, N). Gradient: so for dy."""
+
+    def compute(self, x: Array) -> Array:
+        return array_api.triu(self._require_matrix(x), self.k)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return triu(out_grad, self.k)
+
+
+def triu(a: Tensor, k: int = 0) -> Tensor:
+    """x on and above the k-th diagonal, 0 below it."""
+    return Triu(k)(a)

@@ -1,0 +1,96 @@
+"""log-sum-exp and its kin, without overflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle.autograd.tensor import Tensor, TensorOp
+from needle.backend_selection import Array, array_api
+from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
+from needle.ops.elementwise import exp
+
+__all__ = ["LogSoftmax", "LogSumExp", "Softmax", "logsoftmax", "logsumexp", "softmax"]
+
+
+def _shift(x: Array, axes: tuple[int, ...]) -> Array:
+    """What to subtract before exp: the largest element, or 0 where that is not finite."""
+    largest = array_api.max(x, axis=axes, keepdims=True, initial=-array_api.inf)
+    return array_api.where(array_api.isfinite(largest), largest, 0).astype(x.dtype, copy=False)
+
+
+class LogSumExp(TensorOp):
+    """y = log Σ exp(x) over `axes` (None: all), with the largest element taken out before exp.
+
+    x: any shape, float -> y: without `axes`, or with them at length 1 if `keepdims`; x's dtype.
+    Gradient: dx = dy · exp(x - y).
+    """
+
+    def __init__(self, axes: Axes = None, keepdims: bool = False) -> None:
+        self.axes, self.keepdims = axes, keepdims
+
+    def compute(self, x: Array) -> Array:
+        axes = normalize_axes("logsumexp", self.axes, x.ndim)
+        shift = _shift(x, axes)
+        total = array_api.sum(array_api.exp(x - shift), axis=axes, keepdims=True)
+        result = array_api.log(total) + shift
+        return result if self.keepdims else array_api.squeeze(result, axis=axes)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        (x,) = node.inputs
+        axes = normalize_axes("logsumexp", self.axes, x.ndim)
+        return expand_reduced(out_grad, axes, x) * exp(x - expand_reduced(node, axes, x))
+
+
+def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """log Σ exp(x) over `axes`."""
+    return LogSumExp(axes, keepdims)(a)
+
+
+class LogSoftmax(TensorOp):
+    """y = x - log Σ exp(x), along `axis`.
+
+    x: any shape, float -> y: same shape and dtype.
+    Gradient: dx = dy - exp(y) · Σ dy.
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def compute(self, x: Array) -> Array:
+        axes = normalize_axes("logsoftmax", self.axis, x.ndim)
+        shifted = x - _shift(x, axes)
+        return shifted - array_api.log(
+            array_api.sum(array_api.exp(shifted), axis=axes, keepdims=True)
+        )
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return out_grad - exp(node) * out_grad.sum(self.axis, keepdims=True)
+
+
+def logsoftmax(a: Tensor, axis: int = -1) -> Tensor:
+    """log of softmax, along `axis`."""
+    return LogSoftmax(axis)(a)
+
+
+class Softmax(TensorOp):
+    """y = exp(x) / Σ exp(x), along `axis`.
+
+    x: any shape, float -> y: same shape and dtype; a slice of nothing but -inf gives NaN.
+    Gradient: dx = y · (dy - Σ dy · y).
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def compute(self, x: Array) -> Array:
+        axes = normalize_axes("softmax", self.axis, x.ndim)
+        powers = array_api.exp(x - _shift(x, axes))
+        return powers / array_api.sum(powers, axis=axes, keepdims=True)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return node * (out_grad - (out_grad * node).sum(self.axis, keepdims=True))
+
+
+def softmax(a: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / Σ exp(x), along `axis`."""
+    return Softmax(axis)(a)
