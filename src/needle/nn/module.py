@@ -1,0 +1,237 @@
+"""`Parameter` and `Module`: what a network consists of, and what can be asked of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from needle.autograd import Tensor
+from needle.dtypes import as_dtype, is_floating
+from needle.errors import DeviceError, StateDictError
+
+__all__ = ["LoadReport", "Module", "Parameter"]
+
+
+class Parameter(Tensor):
+    """A Tensor that training changes. Modules find their Parameters by this type."""
+
+    __slots__ = ()
+
+
+class LoadReport(NamedTuple):
+    """What `load_state_dict(strict=False)` did not use or find."""
+
+    missing: list[str]
+    unexpected: list[str]
+
+
+class Module:
+    """The base of layers, losses and networks.
+
+    A subclass sets Parameters, Modules, and lists, tuples and dicts of them as attributes, and
+    writes `forward`. Plain Tensors among the attributes (running statistics) are buffers: saved
+    and moved with the module, but not trained.
+
+    >>> import needle as ndl
+    >>> class Scale(ndl.nn.Module):
+    ...     def __init__(self, size):
+    ...         super().__init__()
+    ...         self.weight = ndl.nn.Parameter(ndl.init.ones(size))
+    ...     def forward(self, x):
+    ...         return x * self.weight
+    >>> [name for name, _ in Scale(3).named_parameters()]
+    ['weight']
+    """
+
+    training: bool = True
+
+    def __init__(self) -> None:
+        self.training = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes."""
+        raise NotImplementedError(f"{type(self).__name__}: forward is not written.")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # -- what it consists of -------------------------------------------------------------------
+
+    def parameters(self) -> list[Parameter]:
+        """Every Parameter, in the order of attributes; one reached by two ways stands twice."""
+        return [tensor for _, tensor in _tensors(self) if isinstance(tensor, Parameter)]
+
+    def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Pairs of dotted name and Parameter; a shared one once, unless told otherwise."""
+        seen: set[Parameter] = set()
+        for name, tensor in _tensors(self):
+            if isinstance(tensor, Parameter) and not (remove_duplicate and tensor in seen):
+                seen.add(tensor)
+                yield name, tensor
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Pairs of dotted name and Tensor, for those that are no Parameters."""
+        for name, tensor in _tensors(self):
+            if not isinstance(tensor, Parameter):
+                yield name, tensor
+
+    def submodules(self) -> list[Module]:
+        """This module and all within it, each once."""
+        return list(dict.fromkeys([self, *self._children()]))
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Pairs of dotted name and Module; this one's name is empty."""
+        for name, value in _walk(self, ""):
+            if isinstance(value, Module):
+                yield name, value
+
+    def _children(self) -> list[Module]:
+        return [value for _, value in _walk(self, "") if isinstance(value, Module)][1:]
+
+    def num_parameters(self) -> int:
+        """How many numbers training changes; shared ones counted once."""
+        return sum(parameter.size for _, parameter in self.named_parameters())
+
+    # -- modes ---------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch this module and all within it to training (or, with False, to evaluation)."""
+        for module in self.submodules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switch to evaluation: Dropout passes everything, BatchNorm uses running statistics."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Freeze (False) or unfreeze every Parameter."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every Parameter."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def apply(self, function: Callable[[Module], Any]) -> Module:
+        """Call `function` on each module within, then on this one; for initialisers."""
+        for module in reversed(self.submodules()):
+            function(module)
+        return self
+
+    def to(self, device: Any = None, dtype: Any = None) -> Module:
+        """Move Parameters and buffers to a device, and cast those that hold floats to a dtype.
+
+        Gradients are forgotten. Make the optimiser after this.
+        """
+        if isinstance(device, (str, np.dtype, type)):
+            device, dtype = None, device  # to("float64")
+        for _, tensor in _tensors(self):
+            if device is not None and device != tensor.device:
+                raise DeviceError(f"to: expected device {tensor.device}, got {device!r}.")
+            if dtype is not None and is_floating(tensor.dtype):
+                tensor.cached_data = tensor.detach().astype(as_dtype(dtype)).cached_data
+                tensor.grad = None
+        return self
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Dotted names and values of all Parameters and buffers, as they are now."""
+        return {name: tensor.detach() for name, tensor in _tensors(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
+        """Take over values (Tensors or arrays) by name, in the dtype that each Tensor has.
+
+        strict  raise StateDictError unless the names are exactly those of `state_dict()`;
+                otherwise load what there is. Shapes must match in any case.
+
+        On an error nothing has changed; the message names every key at fault.
+        """
+        own = dict(_tensors(self))
+        report = LoadReport(
+            missing=[name for name in own if name not in state],
+            unexpected=[name for name in state if name not in own],
+        )
+        values = {name: np.asarray(state[name]) for name in own if name in state}
+        faults = [
+            f"{name}: expected shape {own[name].shape}, got {value.shape}"
+            for name, value in values.items()
+            if value.shape != own[name].shape
+        ]
+        if strict:
+            faults += [f"{name}: missing" for name in report.missing]
+            faults += [f"{name}: unexpected" for name in report.unexpected]
+        if faults:
+            raise StateDictError(
+                f"load_state_dict: expected the keys and shapes of {type(self).__name__}, got "
+                f"{len(faults)} at fault: {'; '.join(faults)}."
+            )
+        for name, value in values.items():
+            tensor = own[name]
+            tensor.cached_data = Tensor(value, dtype=tensor.dtype, device=tensor.device).cached_data
+        return report
+
+    # -- printing ------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What a subclass shows between the brackets of its repr: its options."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  ({name}): {value!r}".replace("\n", "\n  ") for name, value in _direct_children(self)
+        ]
+        inside = "\n".join(["", *lines, ""]) if lines else ""
+        return f"{type(self).__name__}({self.extra_repr()}{inside})"
+
+
+def _direct_children(module: Module) -> Iterator[tuple[str, Module]]:
+    for name, value in vars(module).items():
+        yield from _modules_in(name, value)
+
+
+def _modules_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
+    if isinstance(value, Module):
+        yield name, value
+    else:
+        for key, item in _items(value):
+            yield from _modules_in(f"{name}.{key}", item)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    """What stands within a container, with its key."""
+    if isinstance(value, Module):
+        return list(vars(value).items())
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return list(enumerate(value))
+    return []
+
+
+def _walk(root: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Modules and Tensors reached from `root`, with dotted names; circles are followed once."""
+    pending: list[tuple[str, Any, frozenset[int]]] = [(prefix, root, frozenset())]
+    while pending:
+        name, value, above = pending.pop()
+        if isinstance(value, (Module, Tensor)):
+            yield name, value
+        if id(value) in above:
+            continue
+        above = above | {id(value)}
+        pending += [
+            (f"{name}.{key}" if name else str(key), item, above)
+            for key, item in reversed(_items(value))
+            if isinstance(item, (Module, Tensor, dict, list, tuple))
+        ]
+
+
+def _tensors(module: Module) -> Iterator[tuple[str, Tensor]]:
+    for name, value in _walk(module, ""):
+        if isinstance(value, Tensor):
+            yield name, value
