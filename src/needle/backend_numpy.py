@@ -97,7 +97,7 @@ def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> A
     """A fresh array with the values of `array` (anything `numpy.array` takes)."""
     if device is not None and device != _CPU:
         raise DeviceError(f"device: expected cpu(), got {device!r}.")
-    return np.array(array, dtype=None if dtype is None else as_dtype(dtype))
+    return np.array(array, dtype=dtype if dtype is None else as_dtype(dtype))
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:

@@ -76,7 +76,7 @@ def _depth_first(
 
 def sum_node_list(node_list: Sequence[Any]) -> Any:
     """The sum of Tensors, added with `+` and without a zero to start from."""
-    return reduce(operator.add, node_list)
+    return node_list[0] if len(node_list) == 1 else reduce(operator.add, node_list)
 
 
 def compute_gradient_of_variables(output_tensor: Any, out_grad: Any) -> None:
@@ -151,10 +151,13 @@ def _walk_back(
     Nothing is delivered before the walk is through, so an error leaves every `.grad` as it was.
     """
 
+    inputs_of_node: dict[Value, list[Any]] = {}
+
     def inputs_of(node: Value) -> Iterable[Value]:
-        if stop_at is not None and node in stop_at:
+        if node.op is None or (stop_at is not None and node in stop_at):
             return ()
-        return [value for value in node.inputs if value.requires_grad]
+        inputs = inputs_of_node[node] = node.inputs
+        return [value for value in inputs if value.requires_grad]
 
     visited: set[Value] = set()
     order: list[Value] = []
@@ -173,16 +176,18 @@ def _walk_back(
         if stop_at is not None and node in stop_at:
             arrived[node] = [adjoint]
         elif node.op is not None:
-            _send_to_inputs(node, adjoint, partials)
+            _send_to_inputs(node, inputs_of_node.pop(node), adjoint, partials)
         elif stop_at is None and (owner := _owner(node)) is not None:
             arrived.setdefault(owner, []).append(adjoint)
     for target, adjoints in arrived.items():
         deliver(target, sum_node_list(adjoints))
 
 
-def _send_to_inputs(node: Value, adjoint: Any, partials: dict[Value, list[Any]]) -> None:
+def _send_to_inputs(
+    node: Value, inputs: list[Any], adjoint: Any, partials: dict[Value, list[Any]]
+) -> None:
     """Add the partial adjoints that `node` gives its inputs to theirs."""
-    op, inputs = node.op, node.inputs
+    op = node.op
     assert op is not None
     if op.slot is not None:
         partials.setdefault(inputs[0], []).append(_Slot(op.slot, adjoint))
@@ -198,7 +203,10 @@ def _send_to_inputs(node: Value, adjoint: Any, partials: dict[Value, list[Any]])
         )
     for value, grad in zip(inputs, grads, strict=True):
         if grad is not None and value.requires_grad:
-            partials.setdefault(value, []).append(grad)
+            if value in partials:
+                partials[value].append(grad)
+            else:
+                partials[value] = [grad]
 
 
 class _Slot(NamedTuple):
@@ -210,7 +218,7 @@ class _Slot(NamedTuple):
 
 def _total(node: Any, contributions: list[Any]) -> Any:
     """The sum of the partial adjoints of `node`; of a TensorTuple, slot by slot."""
-    if not any(isinstance(partial, _Slot) for partial in contributions):
+    if not any(type(partial) is _Slot for partial in contributions):
         return sum_node_list(contributions)
     slots: list[list[Any]] = [[] for _ in range(len(node))]
     for partial in contributions:

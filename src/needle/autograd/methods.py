@@ -26,7 +26,7 @@ Axes = int | Sequence[int] | None
 
 def _is_scalar(other: Any) -> bool:
     """A number, a NumPy scalar, or an array of one element and at most one axis."""
-    if isinstance(other, (Number, np.generic)):
+    if type(other) is float or isinstance(other, (int, np.generic, Number)):
         return True
     return isinstance(other, np.ndarray) and other.size == 1 and other.ndim <= 1
 
@@ -61,8 +61,6 @@ def _constant(array: Any) -> Tensor:
 
 class TensorMethods:
     """Mixed into Tensor, which `self` always is: everything a Tensor can do that is an op."""
-
-    __slots__ = ()
 
     # -- arithmetic ----------------------------------------------------------------------------
 

@@ -51,8 +51,6 @@ class Tensor(TensorMethods, Value):
     needle.Tensor([2. 4.])
     """
 
-    __slots__ = ("grad",)
-
     grad: Tensor | None
 
     def __init__(
@@ -68,10 +66,6 @@ class Tensor(TensorMethods, Value):
             raise TypeError(f"Tensor: expected device, dtype, requires_grad, got {sorted(kwargs)}.")
         data = _raw_data(array, device, dtype)
         self._init(None, (), cached_data=data, requires_grad=requires_grad)
-
-    def _init(self, *args: Any, **kwargs: Any) -> None:
-        super()._init(*args, **kwargs)
-        self.grad = None
 
     # -- data ----------------------------------------------------------------------------------
 
@@ -106,7 +100,8 @@ class Tensor(TensorMethods, Value):
     @property
     def shape(self) -> tuple[int, ...]:
         """The extent of each axis."""
-        return self.realize_cached_data().shape  # type: ignore[no-any-return]
+        data = self.cached_data
+        return (self.realize_cached_data() if data is None else data).shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
@@ -121,7 +116,8 @@ class Tensor(TensorMethods, Value):
     @property
     def dtype(self) -> Any:
         """The element type."""
-        return self.realize_cached_data().dtype
+        data = self.cached_data
+        return (self.realize_cached_data() if data is None else data).dtype
 
     @property
     def device(self) -> Device:
@@ -283,8 +279,6 @@ def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
 
 class TensorTuple(Value):
     """Several Tensors made by one op, as one value of the graph. No nesting."""
-
-    __slots__ = ()
 
     def __len__(self) -> int:
         return len(self.realize_cached_data())

@@ -19,7 +19,7 @@ from numpy.exceptions import AxisError as NumPyAxisError
 from needle import autograd as package
 from needle.autograd import anomaly
 from needle.autograd.modes import is_lazy, modes
-from needle.backend_selection import Array, primitives
+from needle.backend_selection import Array, NDArray, primitives
 from needle.errors import AxisError, DTypeError, NeedleError, OutOfRangeError, ShapeError, describe
 
 __all__ = ["Edge", "Leaf", "Op", "Value"]
@@ -110,22 +110,16 @@ class Value:
     num_outputs    how many Values one application of the op makes
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_edges",
-        "_hooks",
-        "_leaf",
-        "_origin",
-        "cached_data",
-        "num_outputs",
-        "op",
-        "requires_grad",
-    )
-
-    op: Op | None
-    cached_data: Any
-    requires_grad: bool
-    num_outputs: int
+    # What most Values never change stays on the class: making a Value is the cost of an eager op.
+    op: Op | None = None
+    cached_data: Any = None
+    requires_grad: bool = False
+    num_outputs: int = 1
+    grad: Any = None  # of leaves, after backward
+    _edges: tuple[Edge, ...] = ()
+    _leaf: Leaf | None = None
+    _hooks: dict[int, Any] | None = None
+    _origin: str | None = None  # the user's line, recorded under detect_anomaly()
 
     def _init(
         self,
@@ -136,17 +130,21 @@ class Value:
         cached_data: Any = None,
         requires_grad: bool | None = None,
     ) -> None:
-        package.TENSOR_COUNTER += 1
         if requires_grad is None:
             requires_grad = any(value.requires_grad for value in inputs)
-        self.op = op
+        self._set(op, inputs, cached_data, requires_grad)
+        if num_outputs != 1:
+            self.num_outputs = num_outputs
+
+    def _set(
+        self, op: Op | None, inputs: Sequence[Value], cached_data: Any, requires_grad: bool
+    ) -> None:
+        package.TENSOR_COUNTER += 1
         self.cached_data = cached_data
         self.requires_grad = requires_grad
-        self.num_outputs = num_outputs
-        self._edges: tuple[Edge, ...] = tuple([value._edge() for value in inputs])
-        self._leaf: Leaf | None = None
-        self._hooks: dict[int, Any] | None = None
-        self._origin: str | None = None
+        if op is not None:
+            self.op = op
+            self._edges = tuple([x if x.op is not None else x._edge() for x in inputs])
 
     def __del__(self) -> None:
         package.TENSOR_COUNTER -= 1
@@ -188,32 +186,46 @@ class Value:
 
         A result that does not require grad remembers neither its op nor its inputs.
         """
+        if package.LAZY_MODE or not modes.plain:
+            return _make_in_mode(cls, op, inputs)
+        requires_grad, arrays = False, []
         try:
-            requires_grad = (
-                modes.grad_enabled
-                and op.differentiable
-                and any(value.requires_grad for value in inputs)
-            )
-            lazy = is_lazy()
-            data = None if lazy else _compute(op, [_data_of(value) for value in inputs])
+            for value in inputs:
+                if value.requires_grad:
+                    requires_grad = True
+                data = value.cached_data
+                arrays.append(value.realize_cached_data() if data is None else data)
         except AttributeError:
             _require_values(op, inputs)
             raise
-        value = cls.__new__(cls)
-        if requires_grad or lazy:
-            value._init(op, inputs, cached_data=data, requires_grad=requires_grad)
+        result = cls.__new__(cls)
+        data = _compute(op, arrays)
+        if requires_grad and op.differentiable:
+            result._set(op, inputs, data, True)
         else:
-            value._init(None, (), cached_data=data, requires_grad=False)
-        if modes.anomaly:
-            anomaly.watch(value, op, inputs)
-        return value
+            result._set(None, (), data, False)
+        return result
+
+
+def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
+    """`make_from_op` under no_grad, lazy or detect_anomaly."""
+    _require_values(op, inputs)
+    lazy = is_lazy()
+    data = None if lazy else _compute(op, [value.realize_cached_data() for value in inputs])
+    requires_grad = (
+        modes.grad_enabled and op.differentiable and any(value.requires_grad for value in inputs)
+    )
+    result = cls.__new__(cls)
+    if requires_grad or lazy:
+        result._set(op, inputs, data, requires_grad)
+    else:
+        result._set(None, (), data, False)
+    if modes.anomaly:
+        anomaly.watch(result, op, inputs)
+    return result
 
 
 Edge: TypeAlias = "Value | Leaf"  # what a node keeps of an input
-
-
-def _data_of(value: Value) -> Any:
-    return value.cached_data if value.cached_data is not None else value.realize_cached_data()
 
 
 def _require_values(op: Op, inputs: Sequence[Any]) -> None:
@@ -233,7 +245,9 @@ def _compute(op: Op, arrays: list[Array]) -> Any:
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise _explained(error, op, arrays) from error
-    if type(data) is tuple or type(data) is list:
+    if type(data) is NDArray:
+        return data
+    if isinstance(data, (tuple, list)):
         return tuple([primitives.asarray(item) for item in data])
     return primitives.asarray(data)
 

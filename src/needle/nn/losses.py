@@ -141,13 +141,12 @@ class CrossEntropyLoss(_Loss):
         rows, ids = _as_rows(logits, y)
         counted = ids != self.ignore_index
         classes = _class_ids(np.where(counted, ids, 0), rows.shape[1])
-        log_p = ops.logsoftmax(rows)
         per_class = np.ones(rows.shape[1]) if self.weight is None else self.weight.numpy()
         weight = _constant(per_class, like=rows)
         of_row = ops.take(weight, classes) * _constant(counted, like=rows)
-        losses = -ops.take_along(log_p, classes.reshape((-1, 1)), 1).reshape((-1,)) * of_row
+        losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,)) * of_row
         if self.label_smoothing:
-            every_class = -(log_p * weight).sum(1) * _constant(counted, like=rows)
+            every_class = -(ops.logsoftmax(rows) * weight).sum(1) * _constant(counted, like=rows)
             share = self.label_smoothing / rows.shape[1]
             losses = losses * (1 - self.label_smoothing) + every_class * share
         if self.reduction == "none":
@@ -171,9 +170,8 @@ class SoftmaxLoss(Module):
             )
         if logits.shape[0] == 0:
             raise ShapeError(f"SoftmaxLoss: expected one row or more, got {describe(logits)}.")
-        classes = _class_ids(y.numpy(), logits.shape[1]).reshape((-1, 1))
-        picked = ops.take_along(logits, classes, 1)
-        return (ops.logsumexp(logits, 1, keepdims=True) - picked).mean()
+        classes = _class_ids(y.numpy().reshape((-1, 1)), logits.shape[1])
+        return ops.cross_entropy(logits, classes).mean()
 
 
 def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:

@@ -17,8 +17,6 @@ __all__ = ["LoadReport", "Module", "Parameter"]
 class Parameter(Tensor):
     """A Tensor that training changes. Modules find their Parameters by this type."""
 
-    __slots__ = ()
-
 
 class LoadReport(NamedTuple):
     """What `load_state_dict(strict=False)` did not use or find."""

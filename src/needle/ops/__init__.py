@@ -118,9 +118,11 @@ from needle.ops.linalg import (
     triu,
 )
 from needle.ops.ops_logarithmic import (
+    CrossEntropy,
     LogSoftmax,
     LogSumExp,
     Softmax,
+    cross_entropy,
     logsoftmax,
     logsumexp,
     softmax,
@@ -189,6 +191,7 @@ __all__ = [
     "Clip",
     "Concatenate",
     "Cos",
+    "CrossEntropy",
     "CumSum",
     "DivScalar",
     "EWiseAdd",
@@ -257,6 +260,7 @@ __all__ = [
     "clip",
     "concatenate",
     "cos",
+    "cross_entropy",
     "cumsum",
     "divide",
     "divide_scalar",

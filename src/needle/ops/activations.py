@@ -40,7 +40,7 @@ class ReLU(TensorOp):
         return array_api.maximum(x, 0)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        return out_grad * greater(node, 0).astype(out_grad.dtype)
+        return out_grad * greater(node, 0)
 
 
 def relu(a: Tensor) -> Tensor:

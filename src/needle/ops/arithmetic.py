@@ -46,7 +46,7 @@ class ScalarOp(TensorOp):
         # NumPy's scalars and one-element arrays would promote float32 to float64; numbers do not
         if isinstance(scalar, (np.generic, np.ndarray)) and scalar.size == 1:
             scalar = scalar.item()
-        if not isinstance(scalar, Number):
+        if type(scalar) is not float and not isinstance(scalar, Number):
             raise DTypeError(f"{self.name}: expected a number, got {describe(scalar)}.")
         self.scalar: Any = scalar
 

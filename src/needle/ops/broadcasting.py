@@ -38,13 +38,18 @@ def normalize_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
 
 
 def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tensor:
-    """Undo a reduction's loss of axes: put `axes` back with length 1."""
-    shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(like.shape))
+    """Undo a reduction's loss of axes, so that it broadcasts: `axes` back with length 1."""
+    if reduced.ndim == 0:
+        return reduced
+    shape = tuple([1 if axis in axes else extent for axis, extent in enumerate(like.shape)])
     return reduced if reduced.shape == shape else reduced.reshape(shape)
 
 
 def unbroadcast(grad: Any, like: Any) -> Any:
     """The adjoint of broadcasting and of type promotion: sum `grad` down to what `like` is."""
+    data, target = grad.realize_cached_data(), like.realize_cached_data()
+    if data.shape == target.shape and data.dtype == target.dtype:
+        return grad
     if grad.shape != like.shape:
         new = grad.ndim - like.ndim
         stretched = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.autograd.value import Value
-from needle.backend_selection import Array, array_api
+from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, describe
 from needle.ops.arithmetic import TOGETHER
@@ -45,7 +45,7 @@ def _operand(value: Any, like: Any) -> Any:
     dtype = None
     if isinstance(value, (int, float)) and isinstance(like, Tensor):
         dtype = like.dtype if is_floating(like.dtype) or isinstance(value, int) else None
-    return Tensor(np.asarray(value), dtype=dtype, requires_grad=False)
+    return Tensor.make_const(primitives.from_numpy(value, dtype))
 
 
 class _Comparison(TensorOp):

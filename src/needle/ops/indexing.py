@@ -157,8 +157,10 @@ class ScatterAlong(TensorOp):
 def _along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
     """An index that runs over every axis in step, and along `axis` through `indices`."""
     (axis,) = normalize_axes("take_along", axis, len(shape))
-    mesh = list(array_api.ogrid[tuple(slice(extent) for extent in shape)])
-    mesh[axis] = indices
+    mesh = []
+    for position, extent in enumerate(shape):
+        line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
+        mesh.append(indices if position == axis else array_api.arange(extent).reshape(line))
     return tuple(mesh)
 
 

@@ -8,8 +8,18 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
 from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
 from needle.ops.elementwise import exp
+from needle.ops.indexing import ScatterAlong
 
-__all__ = ["LogSoftmax", "LogSumExp", "Softmax", "logsoftmax", "logsumexp", "softmax"]
+__all__ = [
+    "CrossEntropy",
+    "LogSoftmax",
+    "LogSumExp",
+    "Softmax",
+    "cross_entropy",
+    "logsoftmax",
+    "logsumexp",
+    "softmax",
+]
 
 
 def _shift(x: Array, axes: tuple[int, ...]) -> Array:
@@ -44,6 +54,32 @@ class LogSumExp(TensorOp):
 def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """log Σ exp(x) over `axes`."""
     return LogSumExp(axes, keepdims)(a)
+
+
+class CrossEntropy(TensorOp):
+    """y[n] = log Σ_c exp(z[n, c]) - z[n, k[n]]: what -log softmax gives the class k[n].
+
+    z: (N, C), float; class ids k: (N, 1), integer -> y: (N, 1), z's dtype.
+    Gradient: dz = dy · (softmax(z) - 1 at the class).
+    """
+
+    name = "cross_entropy"
+    expects = "logits [n, c] and class ids [n, 1] in 0..c-1"
+
+    def compute(self, z: Array, classes: Array) -> Array:
+        shifted = z - _shift(z, (1,))
+        log_sums = array_api.log(array_api.sum(array_api.exp(shifted), axis=1, keepdims=True))
+        return log_sums - array_api.take_along_axis(shifted, classes, axis=1)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        z, classes = node.inputs
+        at_class = ScatterAlong(z.shape, 1)(out_grad, classes)
+        return softmax(z, 1) * out_grad - at_class, None
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """-log softmax(logits) at the class ids: (N, C), (N, 1) -> (N, 1)."""
+    return CrossEntropy()(logits, classes)
 
 
 class LogSoftmax(TensorOp):

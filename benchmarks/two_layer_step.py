@@ -1,0 +1,193 @@
+"""One training step of the two-layer network, in Needle and in plain NumPy written by hand.
+
+    python benchmarks/two_layer_step.py [--batch 100] [--rounds 40] [--json FILE]
+
+The network is 784-100-10 with ReLU and softmax loss, trained by SGD in float32. The contenders
+take turns in one process; first their losses over ten steps must agree. Printed are medians, the
+ratio of each to the step by hand (taken round by round, so that a drift of the machine cancels),
+and its spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import needle as ndl
+from needle import nn, optim
+
+FEATURES, HIDDEN, CLASSES, LR = 784, 100, 10, 0.1
+
+Step = Callable[[], float]
+
+
+class Problem:
+    """One batch and one set of initial weights, the same for every contender."""
+
+    def __init__(self, batch: int) -> None:
+        rng = np.random.default_rng(0)
+        self.x = rng.random((batch, FEATURES), dtype=np.float32)
+        self.y = rng.integers(0, CLASSES, batch)
+        self.w1 = (rng.standard_normal((FEATURES, HIDDEN)) / 28).astype(np.float32)
+        self.w2 = (rng.standard_normal((HIDDEN, CLASSES)) / 10).astype(np.float32)
+        self.b1 = np.zeros((1, HIDDEN), np.float32)
+        self.b2 = np.zeros((1, CLASSES), np.float32)
+
+
+def numpy_step(problem: Problem) -> Step:
+    """No biases: logits = relu(X W1) W2."""
+    x, y = problem.x, problem.y
+    w1, w2 = problem.w1.copy(), problem.w2.copy()
+    rows = np.arange(len(y))
+
+    def step() -> float:
+        nonlocal w1, w2
+        hidden = np.maximum(x @ w1, 0)
+        logits = hidden @ w2
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        powers = np.exp(shifted)
+        sums = powers.sum(axis=1, keepdims=True)
+        loss = (np.log(sums[:, 0]) - shifted[rows, y]).mean()
+        d_logits = powers / sums
+        d_logits[rows, y] -= 1
+        d_logits /= len(y)
+        d_w2 = hidden.T @ d_logits
+        d_w1 = x.T @ ((d_logits @ w2.T) * (hidden > 0))
+        w1 -= LR * d_w1
+        w2 -= LR * d_w2
+        return float(loss)
+
+    return step
+
+
+def numpy_module_step(problem: Problem) -> Step:
+    """With biases, as `nn.Linear` has them."""
+    x, y = problem.x, problem.y
+    w1, w2 = problem.w1.copy(), problem.w2.copy()
+    b1, b2 = problem.b1.copy(), problem.b2.copy()
+    rows = np.arange(len(y))
+
+    def step() -> float:
+        nonlocal w1, w2, b1, b2
+        hidden = np.maximum(x @ w1 + b1, 0)
+        logits = hidden @ w2 + b2
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        powers = np.exp(shifted)
+        sums = powers.sum(axis=1, keepdims=True)
+        loss = (np.log(sums[:, 0]) - shifted[rows, y]).mean()
+        d_logits = powers / sums
+        d_logits[rows, y] -= 1
+        d_logits /= len(y)
+        d_w2 = hidden.T @ d_logits
+        d_hidden = (d_logits @ w2.T) * (hidden > 0)
+        d_w1 = x.T @ d_hidden
+        w1 -= LR * d_w1
+        b1 -= LR * d_hidden.sum(axis=0, keepdims=True)
+        w2 -= LR * d_w2
+        b2 -= LR * d_logits.sum(axis=0, keepdims=True)
+        return float(loss)
+
+    return step
+
+
+def needle_step(problem: Problem) -> Step:
+    """The step of the course: Tensors, operators, one line of SGD."""
+    x = ndl.Tensor(problem.x, requires_grad=False)
+    y = ndl.Tensor(problem.y, requires_grad=False)
+    w1, w2 = ndl.Tensor(problem.w1), ndl.Tensor(problem.w2)
+    loss_of = nn.SoftmaxLoss()
+
+    def step() -> float:
+        loss = loss_of(ndl.relu(x @ w1) @ w2, y)
+        loss.backward()
+        for weight in (w1, w2):
+            weight.data = weight.data - weight.grad.data * LR
+        return float(loss)
+
+    return step
+
+
+def needle_module_step(problem: Problem) -> Step:
+    """Modules and `optim.SGD`."""
+    x = ndl.Tensor(problem.x, requires_grad=False)
+    y = ndl.Tensor(problem.y, requires_grad=False)
+    model = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
+    arrays = (problem.w1, problem.b1, problem.w2, problem.b2)
+    model.load_state_dict(dict(zip(model.state_dict(), arrays, strict=True)))
+    optimizer = optim.SGD(model.parameters(), lr=LR)
+    loss_of = nn.SoftmaxLoss()
+
+    def step() -> float:
+        optimizer.reset_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+PAIRS = {
+    "tensors": (needle_step, numpy_step),
+    "modules": (needle_module_step, numpy_module_step),
+}
+
+
+def require_same_losses(ours: Step, by_hand: Step) -> None:
+    """Raise unless the first ten losses agree to 1e-4."""
+    a, b = [[step() for _ in range(10)] for step in (ours, by_hand)]
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def milliseconds(step: Step, repeats: int) -> float:
+    """The time of one step, averaged over `repeats`."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats * 1e3
+
+
+def compare(ours: Step, by_hand: Step, rounds: int, repeats: int = 25) -> dict[str, float]:
+    """Medians in ms, and the quartiles of the ratio, over rounds in which both take a turn."""
+    pairs = []
+    for round_number in range(rounds):
+        turn = (ours, by_hand) if round_number % 2 else (by_hand, ours)
+        times = {step: milliseconds(step, repeats) for step in turn}
+        pairs.append((times[ours], times[by_hand]))
+    low, ratio, high = statistics.quantiles([a / b for a, b in pairs], n=4)
+    return {
+        "needle_ms": statistics.median(a for a, _ in pairs),
+        "numpy_ms": statistics.median(b for _, b in pairs),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+
+
+def main() -> None:
+    """Run both pairs and print one line for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    problem, results = Problem(options.batch), {}
+    for name, (make_ours, make_by_hand) in PAIRS.items():
+        require_same_losses(make_ours(problem), make_by_hand(problem))
+        results[name] = found = compare(make_ours(problem), make_by_hand(problem), options.rounds)
+        print(
+            f"{name}: needle {found['needle_ms']:.3f} ms, by hand {found['numpy_ms']:.3f} ms, "
+            f"ratio {found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f})"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"batch": options.batch, **results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
