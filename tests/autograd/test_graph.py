@@ -1,0 +1,257 @@
+"""Topological order, the walk backwards, and graphs of great depth and width."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle.autograd import find_topo_sort, sum_node_list
+from needle.errors import DTypeError, GradientError, ShapeError
+
+
+def values(nodes):
+    return [float(node.numpy().reshape(-1)[0]) for node in nodes]
+
+
+def test_topological_order_is_post_order_left_to_right():
+    a, b = ndl.Tensor([2.0]), ndl.Tensor([5.0])
+    c = 3 * a * a + 4 * b * a - a
+    assert values(find_topo_sort([c])) == [2, 6, 12, 5, 20, 40, 52, -2, 50]
+
+
+def test_topological_order_visits_a_shared_node_once():
+    a, b = ndl.Tensor([[2.0]]), ndl.Tensor([[5.0]])
+    e = 3 * ((b @ a) + (2.5 * b) @ a) + 1.5
+    assert values(find_topo_sort([e])) == [5, 2, 10, 12.5, 25, 35, 105, 106.5]
+
+
+def test_topological_order_of_several_roots_keeps_their_order():
+    a = ndl.Tensor([1.0])
+    b, c = a + 1, a + 2
+    assert find_topo_sort([c, b, a]) == [a, c, b]
+
+
+def test_subtraction_is_an_addition_of_the_negative():
+    a, b = ndl.Tensor([3.0]), ndl.Tensor([1.0])
+    difference = a - b
+    assert difference.op.name == "add"
+    assert difference.inputs[1].op.name == "negate"
+
+
+def test_inputs_of_a_node_are_the_very_tensors():
+    a, b = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    first, second = (a * b).inputs
+    assert first is a
+    assert second is b
+
+
+def test_gradient_arrives_by_every_path():
+    x = ndl.Tensor([3.0])
+    y = x * x + x * 2 + x
+    y.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [2 * 3 + 2 + 1])
+
+
+def test_gradient_of_a_gradient_of_a_gradient():
+    x = ndl.Tensor([2.0])
+    slopes = []
+    y = x**5
+    for _ in range(3):
+        y.backward()
+        y = x.grad
+        slopes.append(y.item())
+    assert slopes == pytest.approx([5 * 2**4, 20 * 2**3, 60 * 2**2])
+
+
+def test_backward_overwrites_the_gradient():
+    x = ndl.Tensor([3.0])
+    for _ in range(2):
+        (x * x).backward()
+        np.testing.assert_allclose(x.grad.numpy(), [6.0])
+
+
+def test_backward_accumulates_when_told_to_and_keeps_no_graph():
+    x = ndl.Tensor([3.0])
+    (x * x).backward(accumulate=True)
+    (x * x * x).backward(accumulate=True)
+    np.testing.assert_allclose(x.grad.numpy(), [6.0 + 27.0])
+    assert not x.grad.requires_grad
+
+
+def test_accumulated_gradients_can_carry_the_graph_on_request():
+    x = ndl.Tensor([3.0])
+    (x * x).backward(accumulate=True, create_graph=True)
+    (x * x * x).backward(accumulate=True, create_graph=True)
+    x.grad.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [2.0 + 18.0])
+
+
+def test_backward_without_a_graph_for_second_derivatives_when_told_so():
+    x = ndl.Tensor([3.0])
+    (x**3).backward(create_graph=False)
+    np.testing.assert_allclose(x.grad.numpy(), [27.0])
+    assert x.grad.is_leaf()
+    assert not x.grad.requires_grad
+
+
+def test_backward_takes_an_adjoint():
+    x = ndl.Tensor([1.0, 2.0])
+    (x * x).backward(ndl.Tensor([1.0, 10.0]))
+    np.testing.assert_allclose(x.grad.numpy(), [2.0, 40.0])
+
+
+def test_backward_of_an_integer_tensor():
+    x = ndl.Tensor(np.array([4]))
+    (x * x).backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [8])
+
+
+def test_constants_receive_no_gradient():
+    x, c = ndl.Tensor([1.0]), ndl.Tensor([2.0], requires_grad=False)
+    (x * c).backward()
+    assert c.grad is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ndl.Tensor([1.0]),
+        lambda: ndl.Tensor([1.0], requires_grad=False) * 2,
+        lambda: (ndl.Tensor([1.0]) * 2).detach(),
+    ],
+)
+def test_backward_of_something_without_a_graph_raises(make):
+    with pytest.raises(GradientError, match=r"backward: expected .*float64\[1\] with no graph"):
+        make().backward()
+
+
+def test_backward_with_an_adjoint_of_another_shape_raises():
+    y = ndl.Tensor([1.0, 2.0]) * 2
+    with pytest.raises(ShapeError, match=r"float64\[3\] for float64\[2\]"):
+        y.backward(ndl.Tensor([1.0, 2.0, 3.0]))
+
+
+def test_an_error_while_going_back_leaves_every_gradient_as_it_was():
+    class Broken(ndl.TensorOp):
+        def compute(self, x):
+            return x * 1
+
+        def gradient(self, out_grad, node):
+            raise RuntimeError("broken")
+
+    x, z = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    (z * 3).backward()
+    before = z.grad
+    with pytest.raises(RuntimeError, match="broken"):
+        (z * 5 + Broken()(x)).backward()
+    assert z.grad is before
+    assert x.grad is None
+
+
+def test_an_op_that_returns_too_few_gradients_is_named():
+    class Forgetful(ndl.TensorOp):
+        def compute(self, a, b):
+            return a + b
+
+        def gradient(self, out_grad, node):
+            return out_grad
+
+    y = Forgetful()(ndl.Tensor([1.0]), ndl.Tensor([1.0]))
+    with pytest.raises(GradientError, match="forgetful: expected .* 2 gradients, one per input"):
+        y.backward()
+
+
+def test_ops_refuse_what_is_no_tensor():
+    with pytest.raises(DTypeError, match=r"exp: expected Tensors, got float64\[2\]"):
+        ndl.exp(np.ones(2))
+
+
+def test_sum_node_list_makes_no_zero():
+    x = ndl.Tensor([1.0])
+    assert sum_node_list([x]) is x
+
+
+def test_data_assigned_after_an_op_does_not_change_its_gradient():
+    x = ndl.Tensor([3.0])
+    y = x * x
+    x.data = ndl.Tensor([100.0])
+    y.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [6.0])
+
+
+def test_a_leaf_read_before_and_after_new_data_gets_both_gradients():
+    x = ndl.Tensor([3.0])
+    y = x * x
+    x.data = ndl.Tensor([5.0])
+    (y + x * x).backward()
+    np.testing.assert_allclose(x.grad.numpy(), [6.0 + 10.0])
+
+
+def test_tuple_outputs_add_up_slot_by_slot():
+    x = ndl.Tensor(np.arange(6.0).reshape(3, 2))
+    first, second, _ = ndl.split(x, 0)
+    (first * 2 + second * first).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[2 + 2, 2 + 3], [0, 1], [0, 0]])
+
+
+def test_splitting_into_many_is_linear():
+    def seconds(n):
+        x = ndl.Tensor(np.ones((n, 1)))
+        start = time.perf_counter()
+        ndl.stack([piece * 2 for piece in ndl.split(x, 0)], 0).sum().backward()
+        return time.perf_counter() - start
+
+    seconds(100)
+    assert seconds(2000) < 60 * max(seconds(200), 1e-3)  # quadratic would be 100 times
+
+
+def test_a_chain_of_100_000_ops_differentiates_without_recursion():
+    x = y = ndl.Tensor([1.0])
+    for _ in range(100_000):
+        y = y + 1
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(200)
+    try:
+        y.backward()
+        assert len(find_topo_sort([y])) == 100_001
+        del y
+    finally:
+        sys.setrecursionlimit(limit)
+    np.testing.assert_array_equal(x.grad.numpy(), [1.0])
+
+
+def test_a_lazy_chain_of_100_000_ops_is_computed_without_recursion():
+    with ndl.lazy():
+        y = ndl.Tensor([0.0])
+        for _ in range(100_000):
+            y = y + 1
+    np.testing.assert_array_equal(y.numpy(), [100_000.0])
+
+
+@pytest.mark.slow
+def test_a_graph_1000_wide_and_1000_deep_differentiates():
+    x = ndl.Tensor([1.0])
+    branches = [x * 1.0 for _ in range(1000)]
+    for _ in range(999):
+        branches = [branch + 1 for branch in branches]
+    y = sum_node_list(branches)
+    y.backward(create_graph=False)
+    np.testing.assert_array_equal(x.grad.numpy(), [1000.0])
+
+
+def test_time_grows_linearly_with_a_dense_graph():
+    def seconds(layers):
+        x = y = ndl.Tensor([1.0])
+        for _ in range(layers):  # 2^layers paths, 2 · layers ops
+            y = (y + y) * 0.5
+        start = time.perf_counter()
+        y.backward()
+        assert x.grad.item() == 1.0
+        return time.perf_counter() - start
+
+    seconds(100)
+    assert seconds(4000) < 30 * max(seconds(400), 1e-3)
