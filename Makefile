@@ -1,0 +1,86 @@
+# Every target sets up what it needs in .venv; `make train` and `make test` are the two to know.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help train test tiny parity fuzz lint types docs bench check-python clean
+
+help:
+	@echo "make train   train a network on handwritten digits (a few seconds)"
+	@echo "make test    the whole test-suite"
+	@echo "make tiny    one test of everything, in seconds"
+	@echo "make parity  compare with PyTorch (installs torch==2.13.0)"
+	@echo "make fuzz    random graphs, for longer"
+	@echo "make lint    ruff;  make types: mypy"
+	@echo "make docs    build the site into site/"
+	@echo "make bench   training step against plain NumPy"
+	@echo "make clean   remove .venv and what was built"
+
+train: $(VENV)/.has-demo
+	$(BIN)/needle train $(ARGS)
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
+
+tiny: $(VENV)/.has-test
+	$(BIN)/python -m pytest tests/test_tiny.py $(ARGS)
+
+parity: $(VENV)/.has-test $(VENV)/.has-torch
+	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+fuzz: $(VENV)/.has-test
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+lint: $(VENV)/.has-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.has-lint
+	$(BIN)/mypy
+
+docs: $(VENV)/.has-docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.has-demo
+	$(BIN)/python benchmarks/two_layer_step.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# .venv and the extras in it. A stamp per extra, renewed when pyproject.toml changes.
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Needle needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	    echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "This Python lacks its venv module. On Debian and Ubuntu: sudo apt install python3-venv"; \
+	    echo "On Fedora: sudo dnf install python3-pip. Then run make again."; exit 1; }
+
+$(BIN)/python: | check-python
+	@echo "Setting up $(VENV), once ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.has-demo: pyproject.toml | $(BIN)/python
+	@echo "Installing Needle and what the demonstration needs ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.has-test: pyproject.toml | $(BIN)/python
+	@echo "Installing Needle and what its tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	@touch $@
+
+$(VENV)/.has-lint: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@
+
+$(VENV)/.has-docs: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+$(VENV)/.has-torch: pyproject.toml | $(BIN)/python
+	@echo "Installing PyTorch, to compare with ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@touch $@
