@@ -1,0 +1,81 @@
+"""Keeping gradients within bounds. Gradients are replaced, never changed in place."""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from needle.autograd import Tensor, no_grad
+from needle.errors import NonFiniteError, OptionError
+from needle.optim.parameters import collect
+
+__all__ = ["clip_grad_norm", "clip_grad_value"]
+
+
+def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = False) -> Tensor:
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)); return the norm they had.
+
+    norm = √(Σ g²) over all elements of all gradients together, as a 0-d Tensor; `float(norm)`
+    is the number. Parameters without a gradient do not count; one given twice counts once.
+
+    params              Tensors, (name, Tensor) pairs, or a module
+    error_if_nonfinite  raise NonFiniteError, before anything changes, if the norm is NaN or Inf
+
+    Source: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks",
+    2013, Algorithm 1.
+
+    >>> import needle as ndl
+    >>> w = ndl.Tensor([0.0, 0.0])
+    >>> w.grad = ndl.Tensor([3.0, 4.0])
+    >>> float(ndl.optim.clip_grad_norm([w], 1.0))
+    5.0
+    >>> w.grad.numpy().round(3)
+    array([0.6, 0.8])
+    """
+    _check_bound("clip_grad_norm", "max_norm", max_norm)
+    with no_grad():
+        held = _with_gradient("clip_grad_norm", params)
+        norm = _total_norm([grad for _, grad in held])
+        if error_if_nonfinite and not np.isfinite(norm.item()):
+            raise NonFiniteError(
+                f"clip_grad_norm: expected a finite norm, got {norm.item()}. "
+                "ndl.detect_anomaly() names the op it comes from."
+            )
+        scale = (max_norm / (norm + 1e-6)).clip(high=1.0)
+        for p, grad in held:
+            p.grad = grad * scale.astype(grad.dtype)
+    return norm
+
+
+def clip_grad_value(params: Any, value: float) -> None:
+    """Replace each element g of each gradient by min(max(g, -value), value).
+
+    params  Tensors, (name, Tensor) pairs, or a module
+    """
+    _check_bound("clip_grad_value", "value", value)
+    with no_grad():
+        for p, grad in _with_gradient("clip_grad_value", params):
+            p.grad = grad.clip(-value, value)
+
+
+def _check_bound(owner: str, name: str, bound: Any) -> None:
+    # infinity is a bound: it clips nothing, and clip_grad_norm then only measures
+    if not isinstance(bound, Real) or not float(bound) >= 0:
+        raise OptionError(f"{owner}: expected {name} to be a number from 0 on, got {bound!r}.")
+
+
+def _with_gradient(owner: str, params: Any) -> list[tuple[Tensor, Tensor]]:
+    return [(p, p.grad) for p in collect(owner, params) if p.grad is not None]
+
+
+def _total_norm(grads: list[Tensor]) -> Tensor:
+    """√(Σ g²), in float64; the sum of each gradient in its own dtype, or float32 if narrower."""
+    if not grads:
+        return Tensor(0.0, requires_grad=False)
+    wide = [grad.astype("float32") if grad.dtype.itemsize < 4 else grad for grad in grads]
+    squares = [(grad * grad).sum().astype("float64") for grad in wide]
+    return reduce(operator.add, squares).sqrt()
