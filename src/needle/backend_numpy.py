@@ -20,6 +20,7 @@ __all__ = [
     "default_device",
     "erf",
     "from_numpy",
+    "in_float32",
     "scatter_add",
     "sigmoid",
     "to_numpy",
@@ -57,7 +58,8 @@ class Device:
 
     def one_hot(self, n: int, i: Array, dtype: Any = "float32") -> Array:
         """1 at the class ids `i`, else 0; shape `i.shape + (n,)`."""
-        ids = np.asarray(i).astype(np.int32)
+        with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
+            ids = np.asarray(i).astype(np.int64)
         if ids.size and not 0 <= ids.min() <= ids.max() < n:
             raise OutOfRangeError(
                 f"one_hot: expected class ids in 0..{n - 1}, got {ids.min()}..{ids.max()}."
@@ -108,6 +110,17 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 def asarray(value: Any) -> Array:
     """NumPy hands back scalars where a result is 0-d; graphs hold arrays."""
     return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def in_float32(function: Any, x: Array, **options: Any) -> Array:
+    """`function(x, **options)`, for which 16- and 8-bit floats are float32 on the way.
+
+    For whatever adds up: in its own dtype a sum of ones stops growing at 2048 (float16) or 256
+    (bfloat16).
+    """
+    if x.dtype.itemsize >= 4 or not is_floating(x.dtype):
+        return function(x, **options)
+    return np.asarray(function(x.astype(np.float32), **options)).astype(x.dtype)
 
 
 def scatter_add(shape: tuple[int, ...], index: Any, values: Array) -> Array:

@@ -14,14 +14,20 @@ __all__ = ["replacing", "write_atomically"]
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there takes its place if the block succeeds.
 
-    An interruption at any byte leaves what was at `path` before, whole.
+    An interruption at any byte leaves what was at `path` before, whole. A link stays a link: the
+    file that it points to is replaced. Permissions stay.
+
+    Raises FileNotFoundError where the folder is missing, IsADirectoryError for a folder.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    target = Path(path).resolve()
+    _require_replaceable(target, path)
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(target.stat().st_mode)
         os.replace(temporary, target)  # noqa: PTH105  the atomic call, by its own name
     finally:
         temporary.unlink(missing_ok=True)
@@ -31,3 +37,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """Write `content` (text as UTF-8) to `path`, all of it or none."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _require_replaceable(target: Path, path: str | os.PathLike[str]) -> None:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"write: expected a folder that exists, got {os.fspath(path)!r}.")
+    if target.exists() and not target.is_file():  # a folder, or a device such as /dev/null
+        kind = IsADirectoryError if target.is_dir() else OSError
+        raise kind(f"write: expected the path of a file, got {os.fspath(path)!r}.")

@@ -14,7 +14,7 @@ import numpy as np
 
 from needle.autograd import Tensor
 from needle.dtypes import as_dtype
-from needle.errors import DTypeError, FileFormatError, describe
+from needle.errors import DTypeError, FileFormatError, OptionError, describe
 from needle.files import write_atomically
 
 __all__ = ["load", "load_metadata", "save"]
@@ -49,7 +49,8 @@ def save(
     path      the file; one that is there already stays whole until the new one is complete
     metadata  strings to store beside them; `load_metadata` reads them
 
-    Raises DTypeError for what cannot be stored, before anything is written.
+    Raises DTypeError for what cannot be stored, OptionError for a name that comes twice, both
+    before anything is written.
     """
     from safetensors import numpy as safetensors_numpy
 
@@ -57,8 +58,14 @@ def save(
         state = state.state_dict()
     if not isinstance(state, Mapping):
         raise DTypeError(f"save: expected a dict or a module, got {describe(state)}.")
-    tensors = {name: _stored(name, value) for name, value in _flattened(state, "")}
-    content = safetensors_numpy.save(tensors, metadata=dict(metadata) if metadata else None)
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for name, value in _flattened(state, ""):
+        if name in tensors or name == "__metadata__":  # the format keeps that name to itself
+            raise OptionError(
+                f"save: expected names that differ, none of them '__metadata__', got {name!r}."
+            )
+        tensors[name] = _stored(name, value)
+    content = safetensors_numpy.save(tensors, metadata=_strings(metadata))
     write_atomically(path, content)
 
 
@@ -99,10 +106,26 @@ def _flattened(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 
 
 def _stored(name: str, value: Any) -> np.ndarray[Any, Any]:
-    array = np.array(value.numpy() if isinstance(value, Tensor) else value, order="C")
+    try:
+        array = np.array(value.numpy() if isinstance(value, Tensor) else value, order="C")
+    except (ValueError, TypeError):  # lists of lists of different lengths, and the like
+        array = np.array(None)
     if array.dtype.name not in _DTYPES.values():
-        raise DTypeError(f"save: expected Tensors, arrays or numbers, got {name}: {value!r}.")
+        raise DTypeError(
+            f"save: expected Tensors, arrays or numbers, of dtypes {', '.join(_DTYPES.values())}, "
+            f"got {name}: {describe(value)}."
+        )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _strings(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(text, str) for pair in metadata.items() for text in pair
+    ):
+        raise DTypeError(f"save: expected metadata of strings to strings, got {metadata!r}.")
+    return dict(metadata)
 
 
 def _array(entry: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -85,7 +85,11 @@ class TensorMethods:
         return needle.ops.negate(self)
 
     def __matmul__(self: Any, other: Any) -> Tensor:
-        return _binary(self, other, needle.ops.matmul, needle.ops.matmul)
+        if isinstance(other, NDArray):
+            other = _constant(other)
+        if isinstance(other, TensorMethods):
+            return needle.ops.matmul(self, cast("Tensor", other))
+        return cast("Tensor", NotImplemented)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -100,7 +104,9 @@ class TensorMethods:
         return _reflected(self, other, needle.ops.power)
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
-        return _reflected(self, other, needle.ops.matmul)
+        if isinstance(other, NDArray):
+            return needle.ops.matmul(_constant(other), self)
+        return cast("Tensor", NotImplemented)
 
     def __abs__(self: Any) -> Tensor:
         return needle.ops.abs(self)

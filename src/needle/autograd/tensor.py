@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,17 @@ class Tensor(TensorMethods, Value):
             raise DTypeError(f"index: expected an integer Tensor, got {describe(self)}.")
         return int(self.item())
 
+    def __contains__(self, value: Any) -> bool:
+        """Whether an element equals `value`, a number."""
+        return bool(np.any(self.numpy() == np.asarray(value)))
+
+    def __format__(self, spec: str) -> str:
+        """`f"{loss:.4f}"` shows the one element."""
+        return format(self.item(), spec) if spec else str(self)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if copy is False:
+            return np.asarray(self.realize_cached_data(), dtype=dtype, copy=False)
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 
@@ -270,11 +281,18 @@ def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
     if isinstance(array, (list, tuple)) and any(isinstance(item, Value) for item in array):
         raise DTypeError("Tensor: expected numbers, got a list of Tensors. Use ndl.stack(list, 0).")
     try:
-        return primitives.from_numpy(array, dtype, device)
+        data = primitives.from_numpy(array, dtype, device)
+        if data.dtype.kind in "OSUMm" and not _all_numbers(data):
+            raise TypeError(f"dtype {data.dtype}")
+        return data
     except (ValueError, TypeError) as error:
         wanted = "an array of numbers" if dtype is None else f"values of dtype {as_dtype(dtype)}"
         got = describe(array) if isinstance(array, NDArray) else f"a {type(array).__name__}"
         raise DTypeError(f"Tensor: expected {wanted}, got {got}. ({error})") from error
+
+
+def _all_numbers(data: Array) -> bool:
+    return all(isinstance(item, Number) for item in data.flat)
 
 
 class TensorTuple(Value):

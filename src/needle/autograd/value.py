@@ -20,7 +20,15 @@ from needle import autograd as package
 from needle.autograd import anomaly
 from needle.autograd.modes import is_lazy, modes
 from needle.backend_selection import Array, NDArray, primitives
-from needle.errors import AxisError, DTypeError, NeedleError, OutOfRangeError, ShapeError, describe
+from needle.errors import (
+    AxisError,
+    DTypeError,
+    GradientError,
+    NeedleError,
+    OutOfRangeError,
+    ShapeError,
+    describe,
+)
 
 __all__ = ["Edge", "Leaf", "Op", "Value"]
 
@@ -149,6 +157,20 @@ class Value:
     def __del__(self) -> None:
         package.TENSOR_COUNTER -= 1
 
+    def __reduce__(self) -> Any:
+        """How `copy` and `pickle` take a leaf: its data, gradient and attributes; no graph."""
+        data = self.realize_cached_data()
+        if self.op is not None:
+            raise GradientError(
+                f"copy: expected a leaf, got the result of {self.op.name}. Use detach()."
+            )
+        attributes = {
+            name: value for name, value in vars(self).items() if name not in Value.__annotations__
+        }
+        if self.grad is not None:
+            attributes["grad"] = self.grad.detach()
+        return _copied, (type(self), data, self.requires_grad), attributes or None
+
     @property
     def inputs(self) -> list[Any]:
         """The Values this one was computed from, left to right."""
@@ -223,6 +245,12 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
     if modes.anomaly:
         anomaly.watch(result, op, inputs)
     return result
+
+
+def _copied(kind: type[Value], data: Any, requires_grad: bool) -> Value:
+    value = kind.__new__(kind)
+    value._init(None, (), cached_data=data, requires_grad=requires_grad)
+    return value
 
 
 Edge: TypeAlias = "Value | Leaf"  # what a node keeps of an input

@@ -5,6 +5,7 @@ nn_basic       Linear, Flatten, Sequential, Residual, Dropout, Identity
 activations    ReLU and the other nonlinearities as modules
 normalization  BatchNorm1d, LayerNorm1d
 losses         what training minimises
+checks         what layers and losses ask of their arguments
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class GELU(Module):
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
-        self.approximate = approximate
+        self.approximate = ops.GELU(approximate).approximate  # raises OptionError
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.gelu(x, self.approximate)
@@ -68,6 +68,9 @@ class Softmax(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.softmax(x, self.axis)
 
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
 
 class LogSoftmax(Module):
     """log of softmax, along `axis`."""
@@ -78,3 +81,6 @@ class LogSoftmax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.logsoftmax(x, self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"

@@ -8,8 +8,9 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.dtypes import is_floating
+from needle.dtypes import is_floating, is_integer
 from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
+from needle.nn.checks import require_tensors
 from needle.nn.module import Module
 
 __all__ = [
@@ -39,22 +40,36 @@ class _Loss(Module):
     def _reduced(self, losses: Tensor) -> Tensor:
         if self.reduction == "none":
             return losses
-        return losses.mean() if self.reduction == "mean" else losses.sum()
+        if self.reduction == "sum":
+            return losses.sum()
+        if losses.size == 0:
+            raise ShapeError(
+                f"{type(self).__name__}: expected one element or more to average, got "
+                f"{describe(losses)}."
+            )
+        return losses.mean()
 
-    def _require_same_shape(self, prediction: Tensor, target: Tensor) -> None:
+    def _fitting(self, target: Tensor, prediction: Tensor) -> Tensor:
+        """The target, of the prediction's shape; whole numbers in the prediction's dtype."""
+        require_tensors(type(self).__name__, prediction, target)
         if prediction.shape != target.shape:
             raise ShapeError(
                 f"{type(self).__name__}: expected target of the prediction's shape, got "
                 f"{describe(prediction, target)}."
             )
+        if is_floating(prediction.dtype) and not is_floating(target.dtype):
+            return target.astype(prediction.dtype)
+        return target
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"
 
 
 class MSELoss(_Loss):
     """Mean of (prediction - target)². Both of the same shape -> 0-d."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        self._require_same_shape(prediction, target)
-        difference = prediction - target
+        difference = prediction - self._fitting(target, prediction)
         return self._reduced(difference * difference)
 
 
@@ -62,8 +77,7 @@ class L1Loss(_Loss):
     """Mean of |prediction - target|. Both of the same shape -> 0-d."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        self._require_same_shape(prediction, target)
-        return self._reduced(ops.abs(prediction - target))
+        return self._reduced(ops.abs(prediction - self._fitting(target, prediction)))
 
 
 class HuberLoss(_Loss):
@@ -79,30 +93,48 @@ class HuberLoss(_Loss):
         self.delta = delta
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        self._require_same_shape(prediction, target)
-        difference = prediction - target
+        difference = prediction - self._fitting(target, prediction)
         inner = ops.clip(difference, -self.delta, self.delta)
         # inner · (d - inner/2) is d²/2 within delta and delta · (|d| - delta/2) beyond
         return self._reduced(inner * (difference - inner * 0.5))
+
+    def extra_repr(self) -> str:
+        return f"delta={self.delta}, {super().extra_repr()}"
 
 
 class BCEWithLogitsLoss(_Loss):
     """Mean of -[w · y · log σ(x) + (1 - y) · log(1 - σ(x))], computed from the logits x.
 
-    logits, target (y in [0, 1]): the same shape -> 0-d
-    pos_weight  w, the weight of positive examples; a number, or a Tensor that broadcasts to x
+    logits x, target y (in [0, 1]): the same shape -> 0-d
+    pos_weight  w, the weight of positive examples: a number, or an array that broadcasts to x
+
+    Raises ShapeError, and OutOfRangeError for a target outside [0, 1].
     """
 
-    def __init__(self, pos_weight: float | Tensor = 1.0, reduction: str = "mean") -> None:
+    def __init__(self, pos_weight: Any = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.pos_weight = pos_weight
+        self.pos_weight = pos_weight if isinstance(pos_weight, (int, float)) else _kept(pos_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        self._require_same_shape(logits, target)
-        if isinstance(self.pos_weight, (int, float)) and self.pos_weight == 1:
-            return self._reduced(ops.softplus(logits) - logits * target)
-        weight = (self.pos_weight - 1) * target + 1
-        return self._reduced((1 - target) * logits + weight * ops.softplus(-logits))
+        target = self._fitting(target, logits)
+        _require_within_0_and_1(target.numpy())
+        # log σ(x) = -softplus(-x) and log(1 - σ(x)) = -softplus(x), without overflow
+        positive = target * ops.softplus(-logits)
+        return self._reduced(self._weighted(positive) + (1 - target) * ops.softplus(logits))
+
+    def _weighted(self, losses: Tensor) -> Tensor:
+        if not isinstance(self.pos_weight, Tensor):
+            return losses if self.pos_weight == 1 else losses * self.pos_weight
+        weighted = losses * self.pos_weight.astype(losses.dtype)
+        if weighted.shape != losses.shape:
+            raise ShapeError(
+                "BCEWithLogitsLoss: expected pos_weight to broadcast to the logits, got "
+                f"{describe(self.pos_weight, losses)}."
+            )
+        return weighted
+
+    def extra_repr(self) -> str:
+        return f"pos_weight={self.pos_weight}, {super().extra_repr()}"
 
 
 class CrossEntropyLoss(_Loss):
@@ -116,7 +148,7 @@ class CrossEntropyLoss(_Loss):
                      (Szegedy et al., 2016, section 7)
     ignore_index     the id whose places count for nothing, in the mean's divisor neither; where
                      every place has it the loss is 0
-    weight           (C,): a weight per class; the mean is the weighted one
+    weight           (C,): a weight per class, as a Tensor or an array; the mean is the weighted one
 
     Raises ShapeError, and OutOfRangeError for an id that is no class.
     """
@@ -126,7 +158,7 @@ class CrossEntropyLoss(_Loss):
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         reduction: str = "mean",
-        weight: Tensor | None = None,
+        weight: Any = None,
     ) -> None:
         super().__init__(reduction)
         if not 0 <= label_smoothing <= 1:
@@ -135,26 +167,47 @@ class CrossEntropyLoss(_Loss):
             )
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
-        self.weight = weight
+        self.weight = None if weight is None else _kept(weight)
 
     def forward(self, logits: Tensor, y: Tensor) -> Tensor:
         rows, ids = _as_rows(logits, y)
         counted = ids != self.ignore_index
-        classes = _class_ids(np.where(counted, ids, 0), rows.shape[1])
-        per_class = np.ones(rows.shape[1]) if self.weight is None else self.weight.numpy()
-        weight = _constant(per_class, like=rows)
-        of_row = ops.take(weight, classes) * _constant(counted, like=rows)
-        losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,)) * of_row
+        classes = _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows.shape[1])
+        losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,))
+        weight, of_row = self._weights(rows, classes)
+        if of_row is not None:
+            losses = losses * of_row
         if self.label_smoothing:
-            every_class = -(ops.logsoftmax(rows) * weight).sum(1) * _constant(counted, like=rows)
+            log_p = ops.logsoftmax(rows)
+            every_class = -(log_p if weight is None else log_p * weight).sum(1)
             share = self.label_smoothing / rows.shape[1]
             losses = losses * (1 - self.label_smoothing) + every_class * share
+        if not counted.all():  # chosen, not multiplied by 0: what is ignored may be infinite
+            losses = ops.where(counted, losses, 0)
         if self.reduction == "none":
             return losses.reshape(y.shape)
         if self.reduction == "sum":
             return losses.sum()
-        total = of_row.sum().item()
-        return losses.sum() / total if total else losses.sum()
+        total = counted.sum() if of_row is None else of_row.numpy()[counted].sum(dtype=np.float64)
+        if not total:
+            return losses.sum()
+        return losses.mean() if total == losses.size else losses.mean() * (losses.size / total)
+
+    def _weights(self, rows: Tensor, classes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The weight of each class, and of each row by its class."""
+        if self.weight is None:
+            return None, None
+        if self.weight.shape != (rows.shape[1],):
+            raise ShapeError(
+                f"CrossEntropyLoss: expected weight [{rows.shape[1]}], one per class, got "
+                f"{describe(self.weight)}."
+            )
+        weight = self.weight.astype(rows.dtype)
+        return weight, ops.take(weight, classes)
+
+    def extra_repr(self) -> str:
+        options = f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
+        return f"{options}, {super().extra_repr()}"
 
 
 class SoftmaxLoss(Module):
@@ -164,18 +217,20 @@ class SoftmaxLoss(Module):
     """
 
     def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        require_tensors("SoftmaxLoss", logits, y)
         if logits.ndim != 2 or y.shape != logits.shape[:1]:
             raise ShapeError(
                 f"SoftmaxLoss: expected logits [N, C] and y [N], got {describe(logits, y)}."
             )
         if logits.shape[0] == 0:
             raise ShapeError(f"SoftmaxLoss: expected one row or more, got {describe(logits)}.")
-        classes = _class_ids(y.numpy().reshape((-1, 1)), logits.shape[1])
+        classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits.shape[1])
         return ops.cross_entropy(logits, classes).mean()
 
 
 def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
     """Logits as (rows, C) and class ids as (rows,), whatever axes there were beside."""
+    require_tensors("CrossEntropyLoss", logits, y)
     axis = 0 if logits.ndim == 1 else 1
     others = logits.shape[:axis] + logits.shape[axis + 1 :]
     if logits.ndim == 0 or y.shape != others:
@@ -188,16 +243,25 @@ def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
     return logits.reshape((y.size, logits.shape[-1])), y.numpy().reshape(-1)
 
 
-def _class_ids(ids: Any, classes: int) -> Tensor:
+def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
     """Ids as an integer Tensor, all of them classes."""
-    if is_floating(ids.dtype) or ids.dtype == np.bool_:
-        ids = ids.astype(np.int64)
+    if not is_integer(ids.dtype):
+        with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
+            ids = ids.astype(np.int64)
     if ids.size and not 0 <= ids.min() <= ids.max() < classes:
         raise OutOfRangeError(
-            f"loss: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
+            f"{loss}: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
         )
     return Tensor(ids, requires_grad=False)
 
 
-def _constant(array: Any, like: Tensor) -> Tensor:
-    return Tensor(array, dtype=like.dtype, device=like.device, requires_grad=False)
+def _require_within_0_and_1(target: Any) -> None:
+    if target.size and not 0 <= target.min() <= target.max() <= 1:
+        raise OutOfRangeError(
+            f"BCEWithLogitsLoss: expected targets in [0, 1], got {target.min()}..{target.max()}."
+        )
+
+
+def _kept(weight: Any) -> Tensor:
+    """An option's array as a constant; a Tensor among a module's attributes is saved with it."""
+    return Tensor(weight, requires_grad=False)

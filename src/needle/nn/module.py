@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from reprlib import recursive_repr
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from needle.autograd import Tensor
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import DeviceError, StateDictError
+from needle.errors import DeviceError, DTypeError, NeedleError, StateDictError, describe
 
 __all__ = ["LoadReport", "Module", "Parameter"]
 
@@ -77,16 +78,19 @@ class Module:
 
     def submodules(self) -> list[Module]:
         """This module and all within it, each once."""
-        return list(dict.fromkeys([self, *self._children()]))
+        return [module for _, module in self.named_modules()]
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Pairs of dotted name and Module; this one's name is empty."""
-        for name, value in _walk(self, ""):
-            if isinstance(value, Module):
+        """Pairs of dotted name and Module, each module once; this one's name is empty."""
+        seen: set[Module] = set()
+        for name, value in _walk(self):
+            if isinstance(value, Module) and value not in seen:
+                seen.add(value)
                 yield name, value
 
     def _children(self) -> list[Module]:
-        return [value for _, value in _walk(self, "") if isinstance(value, Module)][1:]
+        """The modules within this one, in the order of attributes."""
+        return [value for _, value in _walk(self) if isinstance(value, Module)][1:]
 
     def num_parameters(self) -> int:
         """How many numbers training changes; shared ones counted once."""
@@ -116,18 +120,21 @@ class Module:
             parameter.grad = None
 
     def apply(self, function: Callable[[Module], Any]) -> Module:
-        """Call `function` on each module within, then on this one; for initialisers."""
-        for module in reversed(self.submodules()):
+        """Call `function` on each module within, in order, then on this one; for initialisers."""
+        for module in _inside_out(self, set()):
             function(module)
         return self
 
     def to(self, device: Any = None, dtype: Any = None) -> Module:
         """Move Parameters and buffers to a device, and cast those that hold floats to a dtype.
 
-        Gradients are forgotten. Make the optimiser after this.
+        Gradients are forgotten. Make the optimiser after this. Raises DTypeError for a dtype that
+        is no float.
         """
         if isinstance(device, (str, np.dtype, type)):
             device, dtype = None, device  # to("float64")
+        if dtype is not None and not is_floating(as_dtype(dtype)):
+            raise DTypeError(f"to: expected a float dtype, got {as_dtype(dtype)}.")
         for _, tensor in _tensors(self):
             if device is not None and device != tensor.device:
                 raise DeviceError(f"to: expected device {tensor.device}, got {device!r}.")
@@ -150,17 +157,22 @@ class Module:
 
         On an error nothing has changed; the message names every key at fault.
         """
+        if not isinstance(state, Mapping):
+            raise DTypeError(
+                f"load_state_dict: expected a dict of names and Tensors, got {describe(state)}."
+            )
         own = dict(_tensors(self))
         report = LoadReport(
             missing=[name for name in own if name not in state],
             unexpected=[name for name in state if name not in own],
         )
-        values = {name: np.asarray(state[name]) for name in own if name in state}
-        faults = [
-            f"{name}: expected shape {own[name].shape}, got {value.shape}"
-            for name, value in values.items()
-            if value.shape != own[name].shape
-        ]
+        values: dict[str, Tensor] = {}
+        faults = []
+        for name in [name for name in own if name in state]:
+            try:
+                values[name] = _in_place_of(own[name], state[name])
+            except NeedleError as error:
+                faults.append(f"{name}: {error}".rstrip("."))
         if strict:
             faults += [f"{name}: missing" for name in report.missing]
             faults += [f"{name}: unexpected" for name in report.unexpected]
@@ -170,8 +182,7 @@ class Module:
                 f"{len(faults)} at fault: {'; '.join(faults)}."
             )
         for name, value in values.items():
-            tensor = own[name]
-            tensor.cached_data = Tensor(value, dtype=tensor.dtype, device=tensor.device).cached_data
+            own[name].cached_data = value.cached_data
         return report
 
     # -- printing ------------------------------------------------------------------------------
@@ -180,25 +191,36 @@ class Module:
         """What a subclass shows between the brackets of its repr: its options."""
         return ""
 
+    @recursive_repr("(...)")
     def __repr__(self) -> str:
         lines = [
-            f"  ({name}): {value!r}".replace("\n", "\n  ") for name, value in _direct_children(self)
+            f"  ({name}): {module!r}".replace("\n", "\n  ")
+            for name, module in _direct_children(self)
         ]
         inside = "\n".join(["", *lines, ""]) if lines else ""
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
-def _direct_children(module: Module) -> Iterator[tuple[str, Module]]:
-    for name, value in vars(module).items():
-        yield from _modules_in(name, value)
+def _in_place_of(own: Tensor, value: Any) -> Tensor:
+    """A copy of `value` that can stand where `own` does: of its shape, in its dtype."""
+    array = value.numpy() if isinstance(value, Tensor) else value
+    tensor = Tensor(array, dtype=own.dtype, device=own.device, requires_grad=False)
+    if tensor.shape != own.shape:
+        raise StateDictError(f"expected shape {own.shape}, got {tensor.shape}")
+    return tensor
 
 
-def _modules_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
-    if isinstance(value, Module):
-        yield name, value
-    else:
-        for key, item in _items(value):
-            yield from _modules_in(f"{name}.{key}", item)
+def _direct_children(module: Module) -> list[tuple[str, Module]]:
+    within = _walk(vars(module), into_modules=False)
+    return [(name, value) for name, value in within if isinstance(value, Module)]
+
+
+def _inside_out(module: Module, seen: set[Module]) -> Iterator[Module]:
+    seen.add(module)
+    for _, child in _direct_children(module):
+        if child not in seen:
+            yield from _inside_out(child, seen)
+    yield module
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
@@ -212,14 +234,15 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _walk(root: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _walk(root: Any, into_modules: bool = True) -> Iterator[tuple[str, Any]]:
     """Modules and Tensors reached from `root`, with dotted names; circles are followed once."""
-    pending: list[tuple[str, Any, frozenset[int]]] = [(prefix, root, frozenset())]
+    pending: list[tuple[str, Any, frozenset[int]]] = [("", root, frozenset())]
     while pending:
         name, value, above = pending.pop()
-        if isinstance(value, (Module, Tensor)):
+        is_module = isinstance(value, Module)
+        if is_module or isinstance(value, Tensor):
             yield name, value
-        if id(value) in above:
+        if id(value) in above or (is_module and not into_modules):
             continue
         above = above | {id(value)}
         pending += [
@@ -230,6 +253,6 @@ def _walk(root: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _tensors(module: Module) -> Iterator[tuple[str, Tensor]]:
-    for name, value in _walk(module, ""):
+    for name, value in _walk(module):
         if isinstance(value, Tensor):
             yield name, value

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from needle import init
 from needle.autograd import Tensor
-from needle.errors import OptionError, ShapeError, describe
+from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors
 from needle.nn.module import Module, Parameter
 
 __all__ = ["Dropout", "Flatten", "Identity", "Linear", "Residual", "Sequential"]
@@ -37,10 +39,7 @@ class Linear(Module):
         dtype: Any = "float32",
     ) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise OptionError(
-                f"Linear: expected 1 or more features, got {in_features} and {out_features}."
-            )
+        require_positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         like = {"device": device, "dtype": dtype}
@@ -51,6 +50,7 @@ class Linear(Module):
             self.bias = Parameter(draw.reshape((1, out_features)))
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Linear", x)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(
                 f"Linear: expected x [..., {self.weight.shape[0]}], got {describe(x)}."
@@ -71,16 +71,25 @@ class Flatten(Module):
     """(B, d1, d2, ...) -> (B, d1 · d2 · ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Flatten", x)
         if x.ndim < 1:
             raise ShapeError(f"Flatten: expected x [B, ...], got {describe(x)}.")
         return x.reshape((x.shape[0], math.prod(x.shape[1:])))
 
 
 class Sequential(Module):
-    """The modules one after another, each on the last one's result. `modules` is their tuple."""
+    """The modules one after another, each on the last one's result. `modules` is their tuple.
+
+    >>> import needle as ndl
+    >>> model = ndl.nn.Sequential(ndl.nn.Linear(4, 3), ndl.nn.ReLU(), ndl.nn.Linear(3, 2))
+    >>> len(model), model[1], model[:2].num_parameters()
+    (3, ReLU(), 15)
+    """
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
+        for module in modules:
+            _require_module("Sequential", module)
         self.modules = modules
 
     def forward(self, x: Any) -> Any:
@@ -91,8 +100,12 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self.modules)
 
-    def __getitem__(self, index: int) -> Module:
-        return self.modules[index]
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+    def __getitem__(self, index: int | slice) -> Module:
+        found = self.modules[index]
+        return Sequential(*found) if isinstance(found, tuple) else found
 
 
 class Residual(Module):
@@ -100,6 +113,7 @@ class Residual(Module):
 
     def __init__(self, fn: Module) -> None:
         super().__init__()
+        _require_module("Residual", fn)
         self.fn = fn
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,12 +134,18 @@ class Dropout(Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Dropout", x)
         if not self.training:
             return x
-        if self.p == 1:
-            return x * 0
-        mask = init.randb(*x.shape, p=1 - self.p, dtype=x.dtype, device=x.device)
-        return x * mask / (1 - self.p)
+        keep = 1 - self.p
+        mask = init.randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
+        return x * mask / keep if keep else x * 0
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def _require_module(container: str, module: Any) -> None:
+    """A class in place of its instance, or a list, is told now and not in the first forward."""
+    if isinstance(module, type) or not callable(module):
+        raise DTypeError(f"{container}: expected modules, got {module!r}.")

@@ -6,7 +6,8 @@ from typing import Any
 
 from needle import init
 from needle.autograd import Tensor, modes
-from needle.errors import ShapeError, describe
+from needle.errors import OptionError, ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors
 from needle.nn.module import Module, Parameter
 
 __all__ = ["BatchNorm1d", "LayerNorm1d"]
@@ -32,6 +33,9 @@ class BatchNorm1d(Module):
         dtype: Any = "float32",
     ) -> None:
         super().__init__()
+        require_positive("BatchNorm1d", dim=dim)
+        if not 0 <= momentum <= 1:
+            raise OptionError(f"BatchNorm1d: expected momentum in [0, 1], got {momentum}.")
         self.dim, self.eps, self.momentum = dim, eps, momentum
         self.weight = Parameter(init.ones(dim, device=device, dtype=dtype))
         self.bias = Parameter(init.zeros(dim, device=device, dtype=dtype))
@@ -39,6 +43,7 @@ class BatchNorm1d(Module):
         self.running_var = init.ones(dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("BatchNorm1d", x)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ShapeError(f"BatchNorm1d: expected x [B, {self.dim}], got {describe(x)}.")
         if not self.training:
@@ -55,7 +60,8 @@ class BatchNorm1d(Module):
         return centred * (self.weight / (var + self.eps).sqrt()) + self.bias
 
     def _moved(self, running: Tensor, batch: Tensor) -> Tensor:
-        return (running * (1 - self.momentum) + batch.detach() * self.momentum).detach()
+        moved = running * (1 - self.momentum) + batch.detach() * self.momentum
+        return moved.detach().astype(running.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.dim}, eps={self.eps}, momentum={self.momentum}"
@@ -74,11 +80,13 @@ class LayerNorm1d(Module):
         self, dim: int, eps: float = 1e-5, device: Any = None, dtype: Any = "float32"
     ) -> None:
         super().__init__()
+        require_positive("LayerNorm1d", dim=dim)
         self.dim, self.eps = dim, eps
         self.weight = Parameter(init.ones(dim, device=device, dtype=dtype))
         self.bias = Parameter(init.zeros(dim, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("LayerNorm1d", x)
         if x.ndim == 0 or x.shape[-1] != self.dim:
             raise ShapeError(f"LayerNorm1d: expected x [..., {self.dim}], got {describe(x)}.")
         centred = x - x.mean(-1, keepdims=True)

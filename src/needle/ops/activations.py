@@ -7,6 +7,7 @@ from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
+from needle.dtypes import is_floating
 from needle.errors import OptionError
 from needle.ops.comparison import greater
 from needle.ops.elementwise import REAL, erf, exp
@@ -144,8 +145,10 @@ class GELU(TensorOp):
 
     def compute(self, x: Array) -> Array:
         if self.approximate == "none":
-            return x * ((primitives.erf(x * _SQRT_HALF) + 1) * 0.5)
-        return x * ((array_api.tanh(_TANH_SCALE * (x + _TANH_CUBIC * x * x * x)) + 1) * 0.5)
+            y = x * ((primitives.erf(x * _SQRT_HALF) + 1) * 0.5)
+        else:
+            y = x * ((array_api.tanh(_TANH_SCALE * (x + _TANH_CUBIC * x * x * x)) + 1) * 0.5)
+        return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
+from needle.dtypes import is_integer
 from needle.errors import DTypeError, describe
 from needle.ops.broadcasting import unbroadcast
 
@@ -46,9 +47,15 @@ class ScalarOp(TensorOp):
         # NumPy's scalars and one-element arrays would promote float32 to float64; numbers do not
         if isinstance(scalar, (np.generic, np.ndarray)) and scalar.size == 1:
             scalar = scalar.item()
-        if type(scalar) is not float and not isinstance(scalar, Number):
-            raise DTypeError(f"{self.name}: expected a number, got {describe(scalar)}.")
+        if type(scalar) is not float and not isinstance(scalar, (int, complex)):
+            if not isinstance(scalar, Real):
+                raise DTypeError(f"{self.name}: expected a number, got {describe(scalar)}.")
+            scalar = float(scalar)  # a Fraction; NumPy would make objects of it
         self.scalar: Any = scalar
+
+    def _number(self, a: Array) -> Any:
+        """The scalar; for a bfloat16 array in its dtype, as a plain one promotes to float32."""
+        return self.scalar if a.dtype.kind != "V" else a.dtype.type(self.scalar)
 
 
 class EWiseAdd(TensorOp):
@@ -85,7 +92,7 @@ class AddScalar(ScalarOp):
     name = "add_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a + self.scalar
+        return a + self._number(a)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad
@@ -127,7 +134,7 @@ class MulScalar(ScalarOp):
     name = "mul_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a * self.scalar
+        return a * self._number(a)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad * self.scalar
@@ -169,7 +176,7 @@ class DivScalar(ScalarOp):
     name = "divide_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a / self.scalar
+        return a / self._number(a)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad / self.scalar
@@ -192,6 +199,10 @@ class EWisePow(TensorOp):
     expects = TOGETHER
 
     def compute(self, a: Array, b: Array) -> Array:
+        if is_integer(a.dtype) and is_integer(b.dtype) and (b < 0).any():
+            raise DTypeError(
+                f"power: expected floats for negative exponents, got {describe(a, b)}."
+            )
         return array_api.power(a, b)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -200,7 +211,7 @@ class EWisePow(TensorOp):
         a, b = node.inputs
         da = db = None
         if a.requires_grad:
-            exponent = where(equal(b, 0), 1, b - 1)
+            exponent = where(equal(a, 0), where(equal(b, 0), 1, b - 1), b - 1)
             da = unbroadcast(out_grad * b * power(a, exponent), a)
         if b.requires_grad:
             base = where(equal(a, 0), 1, a)
@@ -220,7 +231,9 @@ class PowerScalar(ScalarOp):
     expects = "floats, or integers and an exponent of 0 or more"
 
     def compute(self, a: Array) -> Array:
-        return a**self.scalar
+        if is_integer(a.dtype) and isinstance(self.scalar, int) and self.scalar < 0:
+            raise DTypeError(f"power_scalar: expected {self.expects}, got {describe(a)}.")
+        return a ** self._number(a)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         if self.scalar == 0:

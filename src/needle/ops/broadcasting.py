@@ -8,9 +8,9 @@ from typing import Any
 
 from needle.autograd.tensor import Tensor
 from needle.dtypes import is_floating
-from needle.errors import AxisError
+from needle.errors import AxisError, DTypeError
 
-__all__ = ["Axes", "expand_reduced", "normalize_axes", "unbroadcast"]
+__all__ = ["Axes", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
 
 Axes = int | Sequence[int] | None
 
@@ -25,7 +25,10 @@ def normalize_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
     numbers = axes if isinstance(axes, (tuple, list)) else (axes,)
     result = []
     for axis in numbers:
-        number = operator.index(axis)
+        try:
+            number = operator.index(axis)
+        except TypeError:
+            raise DTypeError(f"{op}: expected axes to be ints, got {axes!r}.") from None
         if not -ndim <= number < ndim:
             raise AxisError(
                 f"{op}: expected axes in [{-ndim}, {ndim}) of an array with {ndim} axes, "
@@ -35,6 +38,13 @@ def normalize_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
     if len(set(result)) != len(result):
         raise AxisError(f"{op}: expected each axis once, got {tuple(numbers)}.")
     return tuple(result)
+
+
+def normalize_axis(op: str, axis: Any, ndim: int) -> int:
+    """One axis as a number in 0..ndim-1. Raises AxisError, or DTypeError for None or several."""
+    if axis is None or isinstance(axis, (tuple, list)):
+        raise DTypeError(f"{op}: expected one axis, an int, got {axis!r}.")
+    return normalize_axes(op, axis, ndim)[0]
 
 
 def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tensor:

@@ -39,13 +39,18 @@ __all__ = [
 
 
 def _operand(value: Any, like: Any) -> Any:
-    """`value` as a Tensor; a number takes the dtype of `like` if that is a float."""
+    """`value` as a Tensor; a number takes the dtype of `like` if that can hold it."""
     if isinstance(value, Value):
         return value
     dtype = None
     if isinstance(value, (int, float)) and isinstance(like, Tensor):
-        dtype = like.dtype if is_floating(like.dtype) or isinstance(value, int) else None
+        dtype = like.dtype if is_floating(like.dtype) or _holds(like.dtype, value) else None
     return Tensor.make_const(primitives.from_numpy(value, dtype))
+
+
+def _holds(dtype: Any, value: float) -> bool:
+    """Whether an int survives in an integer dtype: 300 does not in int8, nor -1 in uint8."""
+    return isinstance(value, int) and bool(np.asarray(value).astype(dtype) == value)
 
 
 class _Comparison(TensorOp):

@@ -198,7 +198,8 @@ class Clip(TensorOp):
         self.low, self.high = low, high
 
     def compute(self, x: Array) -> Array:
-        return array_api.clip(x, self.low, self.high)
+        y = array_api.clip(x, self.low, self.high)
+        return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         from needle.ops.comparison import equal

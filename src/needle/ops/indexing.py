@@ -14,7 +14,7 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, ShapeError, describe
-from needle.ops.broadcasting import normalize_axes
+from needle.ops.broadcasting import normalize_axis
 
 __all__ = [
     "GetItem",
@@ -35,12 +35,10 @@ def _split_index(index: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
     template: list[Any] = []
     tensors: list[Tensor] = []
     for part in index if isinstance(index, tuple) else (index,):
-        if isinstance(part, (list, np.ndarray)):
-            part = (
-                Tensor(np.asarray(part, dtype=None if len(part) else np.int64))
-                if isinstance(part, list)
-                else Tensor(part)
-            )
+        if isinstance(part, (list, tuple, range)):
+            part = Tensor(part, dtype=None if len(part) else np.int64)
+        elif isinstance(part, np.ndarray):
+            part = Tensor(part)
         if isinstance(part, Tensor):
             if not is_integer(part.dtype) and part.dtype != np.bool_:
                 raise DTypeError(
@@ -48,8 +46,12 @@ def _split_index(index: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
                 )
             template.append(_TENSOR)
             tensors.append(part.detach())
-        else:
+        elif part is None or part is ... or isinstance(part, slice) or hasattr(part, "__index__"):
             template.append(part)
+        else:
+            raise DTypeError(
+                f"getitem: expected ints, slices, None, ... and arrays as indices, got {part!r}."
+            )
     return tuple(template), tensors
 
 
@@ -111,7 +113,7 @@ class ScatterAdd(TensorOp):
 
 def take(a: Tensor, indices: Any, axis: int = 0) -> Tensor:
     """Slices of `a` along `axis`, picked by an integer array: an embedding is take(table, ids)."""
-    (position,) = normalize_axes("take", axis, a.ndim)
+    position = normalize_axis("take", axis, a.ndim)
     return getitem(a, (*[slice(None)] * position, indices))
 
 
@@ -131,7 +133,8 @@ class TakeAlong(TensorOp):
 
     def compute(self, x: Array, indices: Array) -> Array:
         if not is_integer(indices.dtype) or x.ndim != indices.ndim:
-            raise DTypeError(f"take_along: expected {self.expects}, got {describe(x, indices)}.")
+            kind = ShapeError if is_integer(indices.dtype) else DTypeError
+            raise kind(f"take_along: expected {self.expects}, got {describe(x, indices)}.")
         return x[_along(x.shape, indices, self.axis)]
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -156,7 +159,7 @@ class ScatterAlong(TensorOp):
 
 def _along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
     """An index that runs over every axis in step, and along `axis` through `indices`."""
-    (axis,) = normalize_axes("take_along", axis, len(shape))
+    axis = normalize_axis("take_along", axis, len(shape))
     mesh = []
     for position, extent in enumerate(shape):
         line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
@@ -182,7 +185,7 @@ def gather(a: Tensor, axis: int, indices: Any) -> Tensor:
     Along the other axes `indices` may be shorter than `a`.
     """
     indices = _index_tensor(indices)
-    (axis,) = normalize_axes("gather", axis, a.ndim)
+    axis = normalize_axis("gather", axis, a.ndim)
     if indices.ndim != a.ndim or any(
         m > n for i, (m, n) in enumerate(zip(indices.shape, a.shape, strict=True)) if i != axis
     ):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
-from needle.errors import ShapeError, describe
+from needle.errors import DTypeError, OptionError, ShapeError, describe
 from needle.ops.broadcasting import unbroadcast
 
 __all__ = ["Einsum", "MatMul", "Tril", "Triu", "einsum", "matmul", "tril", "triu"]
@@ -23,7 +25,10 @@ class MatMul(TensorOp):
     expects = "a [..., m, k] and b [..., k, n]"
 
     def compute(self, a: Array, b: Array) -> Array:
-        return array_api.matmul(a, b)
+        product = array_api.matmul(a, b)
+        if product.dtype != a.dtype and a.dtype == b.dtype:  # NumPy multiplies bfloat16 as float32
+            product = product.astype(a.dtype)
+        return product
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         a, b = node.inputs
@@ -55,11 +60,24 @@ class Einsum(TensorOp):
     """
 
     def __init__(self, subscripts: str) -> None:
+        if not isinstance(subscripts, str):
+            raise DTypeError(f"einsum: expected subscripts, got {describe(subscripts)}.")
         self.subscripts = subscripts.replace(" ", "")
+        if not _SUBSCRIPTS.fullmatch(self.subscripts):
+            raise OptionError(
+                "einsum: expected letters, '...' and commas, then '->' and letters, "
+                f"got {subscripts!r}."
+            )
         self.expects = f"arrays that fit {self.subscripts!r}"
 
     def compute(self, *arrays: Array) -> Array:
         terms, output = self._spelled_out([array.ndim for array in arrays])
+        for term, array in zip(terms, arrays, strict=True):
+            if len(set(zip(term, array.shape, strict=True))) != len(set(term)):
+                raise ShapeError(
+                    f"einsum: expected equal extents along the axes of one letter in {term!r}, "
+                    f"got {describe(array)}."
+                )
         optimize = len(arrays) > 2
         return array_api.einsum(f"{','.join(terms)}->{output}", *arrays, optimize=optimize)
 
@@ -82,12 +100,13 @@ class Einsum(TensorOp):
         found = einsum(f"{','.join([output, *other_terms])}->{''.join(reached)}", out_grad, *others)
         # letters summed within x alone: dy is the same all along them
         extents = dict(zip(term, x.shape, strict=True))
-        shape = [extents[c] if c in reached else 1 for c in letters]
-        line = found.reshape(shape).broadcast_to([extents[c] for c in letters])
+        line = found.expand_dims([k for k, c in enumerate(letters) if c not in reached])
         # extents of 1 that met longer ones were repeated: sum them back
-        if len(letters) == len(term):
-            return unbroadcast(line, x)  # type: ignore[no-any-return]
-        return _onto_diagonal(line, letters, term, extents)
+        line = line.sum([k for k, c in enumerate(letters) if extents[c] == 1], keepdims=True)
+        line = line.broadcast_to([extents[c] for c in letters])
+        if len(letters) < len(term):
+            line = _onto_diagonal(line, letters, term, extents)
+        return unbroadcast(line, x)  # type: ignore[no-any-return]
 
     def _spelled_out(self, ranks: list[int]) -> tuple[list[str], str]:
         """The terms and the output with letters in place of "..." and of an unwritten output."""
@@ -116,6 +135,7 @@ class Einsum(TensorOp):
         return terms, output.replace("...", hidden_letters)
 
 
+_SUBSCRIPTS = re.compile(r"[a-zA-Z,.]*(->[a-zA-Z.]*)?")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -141,6 +161,8 @@ def einsum(subscripts: str, *tensors: Tensor) -> Tensor:
 
 
 class _Triangle(TensorOp):
+    expects = "[..., m, n] and an int k"
+
     def __init__(self, k: int = 0) -> None:
         self.k = k
 
@@ -154,7 +176,7 @@ class Tril(_Triangle):
     """y = x on and below the k-th diagonal, 0 above it; x: (..., M, N). Gradient: so for dy."""
 
     def compute(self, x: Array) -> Array:
-        return array_api.tril(self._require_matrix(x), self.k)
+        return array_api.tril(self._require_matrix(x), operator.index(self.k))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return tril(out_grad, self.k)
@@ -169,7 +191,7 @@ class Triu(_Triangle):
     """y = x on and above the k-th diagonal, 0 below it; x: (..., M, N). Gradient: so for dy."""
 
     def compute(self, x: Array) -> Array:
-        return array_api.triu(self._require_matrix(x), self.k)
+        return array_api.triu(self._require_matrix(x), operator.index(self.k))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return triu(out_grad, self.k)

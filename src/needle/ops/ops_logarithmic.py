@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api
+from needle.backend_selection import Array, array_api, primitives
+from needle.dtypes import is_floating
 from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
 from needle.ops.elementwise import exp
 from needle.ops.indexing import ScatterAlong
@@ -24,8 +27,17 @@ __all__ = [
 
 def _shift(x: Array, axes: tuple[int, ...]) -> Array:
     """What to subtract before exp: the largest element, or 0 where that is not finite."""
+    if not is_floating(x.dtype):
+        x = x.astype(array_api.float64)
     largest = array_api.max(x, axis=axes, keepdims=True, initial=-array_api.inf)
     return array_api.where(array_api.isfinite(largest), largest, 0).astype(x.dtype, copy=False)
+
+
+def _log_sum(shifted: Array, axes: tuple[int, ...]) -> Array:
+    """log Σ exp, with the axes at length 1; -inf of nothing, and of nothing but -inf."""
+    with np.errstate(divide="ignore"):
+        powers = array_api.exp(shifted)
+        return array_api.log(primitives.in_float32(array_api.sum, powers, axis=axes, keepdims=True))
 
 
 class LogSumExp(TensorOp):
@@ -41,8 +53,7 @@ class LogSumExp(TensorOp):
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsumexp", self.axes, x.ndim)
         shift = _shift(x, axes)
-        total = array_api.sum(array_api.exp(x - shift), axis=axes, keepdims=True)
-        result = array_api.log(total) + shift
+        result = _log_sum(x - shift, axes) + shift
         return result if self.keepdims else array_api.squeeze(result, axis=axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -68,8 +79,7 @@ class CrossEntropy(TensorOp):
 
     def compute(self, z: Array, classes: Array) -> Array:
         shifted = z - _shift(z, (1,))
-        log_sums = array_api.log(array_api.sum(array_api.exp(shifted), axis=1, keepdims=True))
-        return log_sums - array_api.take_along_axis(shifted, classes, axis=1)
+        return _log_sum(shifted, (1,)) - array_api.take_along_axis(shifted, classes, axis=1)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         z, classes = node.inputs
@@ -95,9 +105,7 @@ class LogSoftmax(TensorOp):
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsoftmax", self.axis, x.ndim)
         shifted = x - _shift(x, axes)
-        return shifted - array_api.log(
-            array_api.sum(array_api.exp(shifted), axis=axes, keepdims=True)
-        )
+        return shifted - _log_sum(shifted, axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad - exp(node) * out_grad.sum(self.axis, keepdims=True)
@@ -121,7 +129,7 @@ class Softmax(TensorOp):
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("softmax", self.axis, x.ndim)
         powers = array_api.exp(x - _shift(x, axes))
-        return powers / array_api.sum(powers, axis=axes, keepdims=True)
+        return powers / primitives.in_float32(array_api.sum, powers, axis=axes, keepdims=True)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return node * (out_grad - (out_grad * node).sum(self.axis, keepdims=True))

@@ -8,8 +8,9 @@ from typing import Any
 import needle
 from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend_selection import Array, array_api
-from needle.errors import ShapeError
-from needle.ops.broadcasting import normalize_axes
+from needle.errors import DTypeError, OutOfRangeError, ShapeError, describe
+from needle.ops.arithmetic import AddScalar
+from needle.ops.broadcasting import normalize_axis, unbroadcast
 
 __all__ = [
     "FusedAddScalars",
@@ -34,7 +35,7 @@ class MakeTensorTuple(TensorTupleOp):
         return tuple(arrays)
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
-        return tuple([out_grad[i] for i in range(len(out_grad))])
+        return tuple([unbroadcast(out_grad[i], x) for i, x in enumerate(node.inputs)])
 
 
 def make_tuple(*tensors: Tensor) -> TensorTuple:
@@ -52,6 +53,12 @@ class TupleGetItem(TensorOp):
 
     def __call__(self, *args: Any) -> Tensor:
         (values,) = args
+        if not isinstance(values, TensorTuple):
+            raise DTypeError(f"{self.name}: expected a TensorTuple, got {describe(values)}.")
+        if not -len(values) <= self.index < len(values):
+            raise OutOfRangeError(
+                f"{self.name}: expected an index below {len(values)}, got {self.index}."
+            )
         if isinstance(values.op, MakeTensorTuple):  # what was just put in
             return values.inputs[self.index]  # type: ignore[no-any-return]
         return super().__call__(values)
@@ -83,7 +90,7 @@ class FusedAddScalars(TensorTupleOp):
         self.c0, self.c1 = c0, c1
 
     def compute(self, x: Array) -> tuple[Array, ...]:
-        return x + self.c0, x + self.c1
+        return AddScalar(self.c0).compute(x), AddScalar(self.c1).compute(x)
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         return out_grad[0] + out_grad[1]
@@ -125,7 +132,7 @@ class Split(TensorTupleOp):
         self.axis = axis
 
     def compute(self, x: Array) -> tuple[Array, ...]:
-        (axis,) = normalize_axes("split", self.axis, len(x.shape))
+        axis = normalize_axis("split", self.axis, len(x.shape))
         before = (slice(None),) * axis
         places = [(*before, i) for i in range(x.shape[axis])]
         return tuple([x[place] for place in places])

@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api
+from needle.backend_selection import Array, array_api, primitives
 from needle.errors import OptionError, ShapeError, describe
-from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
-from needle.ops.comparison import equal
-from needle.ops.elementwise import sqrt
+from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes, normalize_axis
+from needle.ops.comparison import equal, where
 
 __all__ = [
     "ArgMax",
@@ -19,6 +18,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
+    "Std",
     "Summation",
     "Var",
     "argmax",
@@ -56,7 +56,8 @@ class Summation(Reduction):
     """
 
     def compute(self, x: Array) -> Array:
-        return array_api.sum(x, axis=self._axes(x), keepdims=self.keepdims)
+        options = {"axis": self._axes(x), "keepdims": self.keepdims}
+        return primitives.in_float32(array_api.sum, x, **options)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs
@@ -80,7 +81,8 @@ class Mean(Reduction):
     """
 
     def compute(self, x: Array) -> Array:
-        return array_api.mean(x, axis=self._axes(x), keepdims=self.keepdims)
+        options = {"axis": self._axes(x), "keepdims": self.keepdims}
+        return primitives.in_float32(array_api.mean, x, **options)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs
@@ -109,12 +111,15 @@ class Var(Reduction):
         degrees = _count(x, self._axes(x)) - self.correction
         if degrees <= 0:
             raise OptionError(
-                f"var: expected more than {self.correction} elements to reduce, got {describe(x)} "
-                f"over axes {self.axes}."
+                f"{self.name}: expected more than {self.correction} elements to reduce, "
+                f"got {describe(x)} over axes {self.axes}."
             )
         return degrees
 
     def compute(self, x: Array) -> Array:
+        return primitives.in_float32(self._variance, x)
+
+    def _variance(self, x: Array) -> Array:
         axes = self._axes(x)
         degrees = self._degrees(x)
         centred = x - array_api.mean(x, axis=axes, keepdims=True)
@@ -131,9 +136,25 @@ def var(a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 
     return Var(axes, keepdims, correction)(a)
 
 
+class Std(Var):
+    """y = √(Σ (x - mean)² / (N - correction)) over `axes`: the root of `Var`.
+
+    Gradient: dx = dy · (x - mean) / (y · (N - correction)); 0 where all x are equal and y is 0.
+    """
+
+    def compute(self, x: Array) -> Array:
+        return array_api.sqrt(super().compute(x))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        (x,) = node.inputs
+        centred = x - mean(x, self._axes(x), keepdims=True)
+        share = out_grad / (where(equal(node, 0), 1, node) * self._degrees(x))
+        return self._expanded(share, x) * centred
+
+
 def std(a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
     """The standard deviation over `axes`: the root of `var`."""
-    return sqrt(var(a, axes, keepdims, correction))
+    return Std(axes, keepdims, correction)(a)
 
 
 class Extreme(Reduction):
@@ -236,7 +257,8 @@ class CumSum(TensorOp):
         self.axis = axis
 
     def compute(self, x: Array) -> Array:
-        return array_api.cumsum(x, axis=self.axis)
+        axis = normalize_axis("cumsum", self.axis, x.ndim)
+        return primitives.in_float32(array_api.cumsum, x, axis=axis)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad.flip(self.axis).cumsum(self.axis).flip(self.axis)

@@ -9,7 +9,7 @@ from typing import Any
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
 from needle.errors import AxisError, OptionError, ShapeError, describe
-from needle.ops.broadcasting import Axes, normalize_axes, unbroadcast
+from needle.ops.broadcasting import Axes, normalize_axes, normalize_axis, unbroadcast
 
 __all__ = [
     "BroadcastTo",
@@ -51,9 +51,9 @@ class Transpose(TensorOp):
     expects = "an array that has the two axes"
 
     def __init__(self, axes: Sequence[int] | None = None) -> None:
-        if axes is not None and len(axes) != 2:
+        if axes is not None and not (isinstance(axes, Sequence) and len(axes) == 2):
             raise AxisError(
-                f"transpose: expected two axes to swap, got {tuple(axes)}. "
+                f"transpose: expected two axes to swap, got {axes}. "
                 "Use permute for the order of all axes."
             )
         self.axes = axes
@@ -78,6 +78,8 @@ class Permute(TensorOp):
     """y = x with its axes in the order `axes`. Gradient: dy in the inverse order."""
 
     def __init__(self, axes: Sequence[int]) -> None:
+        if not isinstance(axes, Sequence):
+            raise AxisError(f"permute: expected every axis once, got {axes!r}.")
         self.axes = tuple(axes)
 
     def _order(self, x: Any) -> tuple[int, ...]:
@@ -107,6 +109,11 @@ class Reshape(TensorOp):
 
     def __init__(self, shape: Sequence[int] | int) -> None:
         self.shape = _as_shape("reshape", shape)
+        negative = [extent for extent in self.shape if extent < 0]
+        if negative and negative != [-1]:
+            raise ShapeError(
+                f"reshape: expected extents of 0 or more, and at most one -1, got {self.shape}."
+            )
         self.expects = f"as many elements as shape {self.shape} has"
 
     def compute(self, x: Array) -> Array:
@@ -123,7 +130,7 @@ def reshape(a: Tensor, shape: Sequence[int] | int) -> Tensor:
 
 def flatten(a: Tensor, start_axis: int = 0) -> Tensor:
     """The axes from `start_axis` on as one."""
-    (start,) = normalize_axes("flatten", start_axis, max(a.ndim, 1))
+    start = normalize_axis("flatten", start_axis, max(a.ndim, 1))
     size = 1
     for extent in a.shape[start:]:
         size *= extent
@@ -182,10 +189,11 @@ class ExpandDims(TensorOp):
     expects = "axes that the result has"
 
     def __init__(self, axes: int | Sequence[int]) -> None:
-        self.axes = axes if isinstance(axes, int) else tuple(axes)
+        self.axes = axes
 
     def compute(self, x: Array) -> Array:
-        return array_api.expand_dims(x, self.axes)
+        new = len(self.axes) if isinstance(self.axes, (tuple, list)) else 1
+        return array_api.expand_dims(x, normalize_axes("expand_dims", self.axes, x.ndim + new))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return reshape(out_grad, node.inputs[0].shape)
@@ -202,7 +210,7 @@ class Flip(TensorOp):
     expects = "axes that the array has"
 
     def __init__(self, axes: Axes = None) -> None:
-        self.axes = axes if axes is None or isinstance(axes, int) else tuple(axes)
+        self.axes = axes
 
     def compute(self, x: Array) -> Array:
         return array_api.flip(x, axis=normalize_axes("flip", self.axes, len(x.shape)))
@@ -229,16 +237,17 @@ class Concatenate(TensorOp):
         self.axis = axis
 
     def compute(self, *arrays: Array) -> Array:
-        return array_api.concatenate(arrays, axis=self.axis)
+        axis = normalize_axis("concatenate", self.axis, arrays[0].ndim)
+        return array_api.concatenate(arrays, axis=axis)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        (axis,) = normalize_axes("concatenate", self.axis, node.ndim)
+        axis = normalize_axis("concatenate", self.axis, node.ndim)
         before = (slice(None),) * axis
         pieces, start = [], 0
         for x in node.inputs:
             stop = start + x.shape[axis]
             piece = (*before, slice(start, stop))
-            pieces.append(out_grad[piece])
+            pieces.append(unbroadcast(out_grad[piece], x))
             start = stop
         return pieces
 
@@ -258,7 +267,12 @@ class Pad(TensorOp):
     """
 
     def __init__(self, widths: Sequence[tuple[int, int]], value: float = 0.0) -> None:
-        self.widths = tuple([(operator.index(b), operator.index(a)) for b, a in widths])
+        try:
+            self.widths = tuple([(operator.index(b), operator.index(a)) for b, a in widths])
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"pad: expected widths of ints, one (before, after) per axis, got {widths!r}."
+            ) from None
         if any(before < 0 or after < 0 for before, after in self.widths):
             raise OptionError(f"pad: expected widths of 0 or more, got {self.widths}.")
         self.value = value
@@ -267,6 +281,8 @@ class Pad(TensorOp):
     def compute(self, x: Array) -> Array:
         if len(x.shape) != len(self.widths):
             raise ShapeError(f"pad: expected {self.expects}, got {describe(x)}.")
+        if not self.widths:
+            return x
         return array_api.pad(x, self.widths, constant_values=self.value)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:

@@ -1,0 +1,313 @@
+"""Losses: bad input, dtypes, ignored places, and the options together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn
+from needle.autograd import Tensor
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError
+from needle.testing import check_grads
+
+PAIRWISE = [nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.BCEWithLogitsLoss]
+
+
+def tensor(*shape, dtype="float64", seed=0):
+    return Tensor(np.random.RandomState(seed).randn(*shape), dtype=dtype)
+
+
+def constant(array, dtype=None):
+    return Tensor(array, dtype=dtype, requires_grad=False)
+
+
+# -- losses of two arrays of one shape ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+@pytest.mark.parametrize(
+    ("shape", "other"), [((3, 1), (3,)), ((3,), (1,)), ((2, 3), (3, 2)), ((3,), ()), ((1, 3), (3,))]
+)
+def test_shapes_that_differ_raise_and_never_broadcast(kind, shape, other):
+    with pytest.raises(ShapeError) as error:
+        kind()(Tensor(np.ones(shape)), Tensor(np.ones(other)))
+    assert str(error.value).startswith(
+        f"{kind.__name__}: expected target of the prediction's shape, got float64["
+    )
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+@pytest.mark.parametrize("target", [1.0, np.ones(3), [1.0, 1.0, 1.0], None])
+def test_targets_that_are_no_tensors_raise(kind, target):
+    with pytest.raises(DTypeError, match=f"{kind.__name__}: expected Tensors, got"):
+        kind()(Tensor(np.ones(3)), target)
+
+
+@pytest.mark.parametrize("kind", [*PAIRWISE, nn.CrossEntropyLoss])
+@pytest.mark.parametrize("reduction", ["Mean", "average", None, True])
+def test_unknown_reduction_is_refused_at_construction(kind, reduction):
+    with pytest.raises(OptionError, match=f"{kind.__name__}: expected reduction mean, sum, none"):
+        kind(reduction=reduction)
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+def test_mean_of_nothing_raises_and_sum_of_nothing_is_zero(kind):
+    nothing = Tensor(np.zeros((0, 3)))
+    with pytest.raises(ShapeError, match=f"{kind.__name__}: expected one element or more"):
+        kind()(nothing, nothing)
+    assert kind(reduction="sum")(nothing, nothing).item() == 0
+    assert kind(reduction="none")(nothing, nothing).shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("target_dtype", ["int64", "uint8", "bool"])
+def test_whole_numbers_as_targets_leave_the_dtype_of_the_prediction(kind, dtype, target_dtype):
+    prediction = Tensor([0.5, 2.0, -1.0], dtype=dtype)
+    loss = kind()(prediction, Tensor([0, 1, 1], dtype=target_dtype))
+    expected = kind()(prediction, Tensor([0.0, 1.0, 1.0], dtype=dtype))
+    assert loss.dtype == prediction.dtype
+    assert loss.item() == expected.item()
+    loss.backward()
+    assert prediction.grad.dtype == prediction.dtype
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+def test_unsigned_targets_do_not_wrap_around(kind):
+    loss = kind("none") if kind in (nn.MSELoss, nn.L1Loss) else kind(reduction="none")
+    found = loss(Tensor([0.25], dtype="float32"), Tensor([1], dtype="uint8")).item()
+    expected = loss(Tensor([0.25], dtype="float32"), Tensor([1.0], dtype="float32")).item()
+    assert found == expected < 1
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+def test_pairwise_loss_gradients_to_second_order(kind):
+    target = Tensor(0.3 + 0.4 * np.random.RandomState(1).rand(4, 3))
+    check_grads(kind(), tensor(4, 3) * 2, target)
+
+
+def test_huber_is_quadratic_within_delta_and_linear_beyond():
+    loss = nn.HuberLoss(delta=2.0, reduction="none")
+    errors = np.array([-5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0])
+    x = Tensor(errors)
+    y = loss(x, constant(np.zeros(7)))
+    np.testing.assert_array_equal(y.numpy(), [8, 2, 0.5, 0, 0.5, 2, 8])
+    y.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [-2, -2, -1, 0, 1, 2, 2])
+
+
+@pytest.mark.parametrize("delta", [0, -1.0, float("nan")])
+def test_huber_needs_a_positive_delta(delta):
+    with pytest.raises(OptionError, match="HuberLoss: expected delta above 0, got"):
+        nn.HuberLoss(delta)
+
+
+def test_huber_with_infinite_delta_is_half_the_squared_error():
+    x, y = tensor(5), tensor(5, seed=1)
+    assert nn.HuberLoss(float("inf"))(x, y).item() == pytest.approx(nn.MSELoss()(x, y).item() / 2)
+
+
+# -- binary cross-entropy ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [[0.0, 2.0], [-1.0, 1.0], [0.5, float("nan")]])
+def test_binary_targets_outside_0_and_1_raise(target):
+    with pytest.raises(OutOfRangeError, match=r"BCEWithLogitsLoss: expected targets in \[0, 1\]"):
+        nn.BCEWithLogitsLoss()(Tensor([0.0, 0.0]), Tensor(target))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_cross_entropy_is_exact_where_it_is_almost_certain(dtype):
+    logits = Tensor([-30.0, 30.0, -30.0, 30.0], dtype=dtype)
+    losses = nn.BCEWithLogitsLoss(reduction="none")(logits, constant([0.0, 1.0, 1.0, 0.0], dtype))
+    tiny = np.log1p(np.exp(-30.0))
+    np.testing.assert_allclose(losses.numpy(), [tiny, tiny, 30, 30], rtol=1e-6)
+
+
+def test_binary_cross_entropy_does_not_overflow():
+    logits = Tensor([-1e4, 1e4, -1e4, 1e4], dtype="float32")
+    loss = nn.BCEWithLogitsLoss(reduction="none")
+    losses = loss(logits, constant([0.0, 1.0, 1.0, 0.0], "float32"))
+    np.testing.assert_array_equal(losses.numpy(), [0, 0, 1e4, 1e4])
+    losses.backward()
+    np.testing.assert_array_equal(logits.grad.numpy(), [0, 0, -1, 1])
+
+
+@pytest.mark.parametrize("weight", [3, 3.0, np.float32(3.0), [3.0, 3.0], np.array([3.0])])
+def test_pos_weight_counts_positives_more_and_keeps_the_dtype(weight):
+    logits = Tensor([[0.3, -0.7]], dtype="float32")
+    positive, negative = constant([[1, 1]]), constant([[0, 0]])
+    loss = nn.BCEWithLogitsLoss(pos_weight=weight)
+    plain = nn.BCEWithLogitsLoss()
+    assert loss(logits, positive).dtype == "float32"
+    assert loss(logits, positive).item() == pytest.approx(3 * plain(logits, positive).item())
+    assert loss(logits, negative).item() == plain(logits, negative).item()
+
+
+def test_pos_weight_of_another_shape_raises_and_never_broadcasts_the_loss():
+    with pytest.raises(ShapeError, match="expected pos_weight to broadcast to the logits, got"):
+        nn.BCEWithLogitsLoss(np.ones((4, 1)))(Tensor([0.0, 0.0]), Tensor([1.0, 1.0]))
+
+
+# -- cross-entropy: bad input ------------------------------------------------------------------
+
+CLASS_LOSSES = [nn.SoftmaxLoss(), nn.CrossEntropyLoss()]
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("ids", [[0, 3], [-1, 0], [0.0, 3.0], [0, 2**40], [0.0, float("nan")]])
+def test_ids_that_are_no_classes_raise(loss, ids):
+    kind = type(loss).__name__
+    with pytest.raises(OutOfRangeError, match=rf"{kind}: expected class ids in 0..2, got"):
+        loss(tensor(2, 3), Tensor(ids))
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize(
+    ("logits", "ids"), [((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 3), ()), ((2, 3), (1,)), ((), ())]
+)
+def test_ids_of_another_shape_raise(loss, logits, ids):
+    with pytest.raises(ShapeError, match=r"Loss: expected logits \[N, C"):
+        loss(Tensor(np.zeros(logits)), Tensor(np.zeros(ids, dtype=int)))
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("ids", [[0, 1], np.array([0, 1]), None])
+def test_ids_that_are_no_tensor_raise(loss, ids):
+    with pytest.raises(DTypeError, match="expected Tensors, got"):
+        loss(tensor(2, 3), ids)
+
+
+def test_softmax_loss_of_no_rows_raises():
+    with pytest.raises(ShapeError, match="SoftmaxLoss: expected one row or more"):
+        nn.SoftmaxLoss()(Tensor(np.zeros((0, 3))), Tensor(np.zeros(0)))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, float("nan")])
+def test_label_smoothing_outside_0_and_1_is_refused(smoothing):
+    with pytest.raises(OptionError, match=r"expected label_smoothing in \[0, 1\]"):
+        nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("weight", [np.ones(4), np.ones((1, 3)), 2.0])
+def test_weight_of_another_length_raises(weight):
+    with pytest.raises(ShapeError, match=r"expected weight \[3\], one per class, got float64"):
+        nn.CrossEntropyLoss(weight=weight)(tensor(2, 3), Tensor([0, 1]))
+
+
+# -- cross-entropy: values ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint64", "float32", "bfloat16"])
+def test_ids_of_any_dtype(dtype):
+    logits, ids = tensor(4, 3), [2, 0, 1, 1]
+    expected = nn.CrossEntropyLoss()(logits, Tensor(ids)).item()
+    for loss in CLASS_LOSSES:
+        assert loss(logits, Tensor(ids, dtype=dtype)).item() == expected
+
+
+def test_bool_ids_are_classes_0_and_1():
+    logits = tensor(2, 2)
+    expected = nn.SoftmaxLoss()(logits, Tensor([1, 0])).item()
+    assert nn.SoftmaxLoss()(logits, Tensor([True, False])).item() == expected
+    assert nn.CrossEntropyLoss()(logits, Tensor([True, False])).item() == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_loss_has_the_dtype_of_the_logits(dtype):
+    logits = tensor(4, 3, dtype=dtype)
+    weighted = nn.CrossEntropyLoss(0.1, 1, weight=[1.0, 2.0, 3.0])
+    for loss in [*CLASS_LOSSES, weighted]:
+        result = loss(logits, Tensor([2, 0, 1, 1]))
+        assert result.dtype == logits.dtype
+        result.backward()
+        assert logits.grad.dtype == logits.dtype
+
+
+def test_ignored_places_count_for_nothing():
+    logits, ids = tensor(5, 3), np.array([2, -100, 0, -100, 1])
+    kept = ids != -100
+    for options in ({}, {"label_smoothing": 0.2}, {"weight": [1.0, 2.0, 3.0]}):
+        loss = nn.CrossEntropyLoss(**options)
+        rows = constant(logits.numpy()[kept])
+        found = loss(logits, Tensor(ids))
+        assert found.item() == pytest.approx(loss(rows, Tensor(ids[kept])).item())
+        found.backward()
+        assert not logits.grad.numpy()[~kept].any()
+        assert logits.grad.numpy()[kept].any()
+
+
+def test_every_place_ignored_gives_0_and_gradient_0():
+    logits = tensor(3, 4)
+    loss = nn.CrossEntropyLoss()(logits, Tensor([-100, -100, -100]))
+    loss.backward()
+    assert loss.item() == 0
+    np.testing.assert_array_equal(logits.grad.numpy(), np.zeros((3, 4)))
+
+
+def test_ignore_index_may_be_a_class():
+    logits = tensor(3, 4)
+    found = nn.CrossEntropyLoss(ignore_index=0)(logits, Tensor([0, 2, 3])).item()
+    rows = constant(logits.numpy()[1:])
+    assert found == pytest.approx(nn.CrossEntropyLoss()(rows, Tensor([2, 3])).item())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_infinite_logits_in_ignored_places_do_no_harm(smoothing):
+    logits = Tensor([[-np.inf, 0.0, 0.0], [1.0, 2.0, 3.0]])
+    loss = nn.CrossEntropyLoss(smoothing)(logits, Tensor([-100, 1]))
+    alone = nn.CrossEntropyLoss(smoothing)(constant([[1.0, 2.0, 3.0]]), Tensor([1]))
+    assert loss.item() == alone.item()
+    loss.backward()
+    np.testing.assert_array_equal(logits.grad.numpy()[0], [0, 0, 0])
+
+
+def test_masked_classes_may_be_minus_infinity():
+    logits = Tensor([[-np.inf, 0.0, 0.0]])
+    loss = nn.SoftmaxLoss()(logits, Tensor([1]))
+    assert loss.item() == pytest.approx(np.log(2))
+    loss.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), [[0, -0.5, 0.5]])
+
+
+def test_class_weights_are_saved_and_cast_with_the_loss():
+    loss = nn.CrossEntropyLoss(weight=[1.0, 2.0])
+    assert list(loss.state_dict()) == ["weight"]
+    assert loss.parameters() == []
+    assert loss.to("float32").weight.dtype == "float32"
+
+
+@pytest.mark.parametrize("rows", [5000, 200_000])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mean_of_many_rows_in_half_precision_neither_overflows_nor_stalls(rows, dtype):
+    logits = Tensor(np.zeros((rows, 2)), dtype=dtype)
+    ids = np.zeros(rows, dtype=int)
+    ids[::2] = -100
+    for loss in CLASS_LOSSES:
+        found = loss(logits, Tensor(np.zeros(rows, dtype=int))).item()
+        assert found == pytest.approx(np.log(2), rel=5e-3)
+    assert nn.CrossEntropyLoss()(logits, Tensor(ids)).item() == pytest.approx(np.log(2), rel=5e-3)
+
+
+def test_label_smoothing_of_one_is_the_mean_over_classes():
+    logits = tensor(3, 4)
+    found = nn.CrossEntropyLoss(label_smoothing=1.0)(logits, Tensor([0, 1, 2])).item()
+    expected = -ndl.logsoftmax(logits).numpy().mean()
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_gradient_to_second_order(smoothing, reduction):
+    loss = nn.CrossEntropyLoss(smoothing, -1, reduction, weight=[1.0, 0.5, 2.0])
+    ids = constant([[0, 2], [1, -1]])
+    check_grads(lambda z: loss(z, ids), tensor(2, 3, 2))
+
+
+def test_losses_work_in_lazy_mode():
+    logits, ids = tensor(4, 3), Tensor([2, 0, 1, 1])
+    for loss in CLASS_LOSSES:
+        expected = loss(logits, ids).item()
+        with ndl.lazy():
+            assert loss(logits, ids).item() == expected
