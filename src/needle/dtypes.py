@@ -17,17 +17,24 @@ __all__ = ["as_dtype", "is_floating", "is_integer"]
 def as_dtype(dtype: Any) -> np.dtype[Any]:
     """A `numpy.dtype` from a name (`"float32"`, `"bfloat16"`), a type object or a dtype."""
     try:
-        return np.dtype(dtype)  # type: ignore[no-any-return]
+        if dtype is not None:  # which NumPy takes for float64
+            return np.dtype(dtype)  # type: ignore[no-any-return]
     except TypeError:
         pass
-    import ml_dtypes
-
-    extension = getattr(ml_dtypes, dtype, None) if isinstance(dtype, str) else None
+    extension = _extension_type(dtype) if isinstance(dtype, str) else None
     if extension is None:
         raise DTypeError(
             f"dtype: expected a name such as 'float32', 'int64' or 'bfloat16', got {dtype!r}."
         )
     return np.dtype(extension)  # type: ignore[no-any-return]
+
+
+def _extension_type(name: str) -> Any:
+    """The scalar type of that name in ml_dtypes, if it has one."""
+    import ml_dtypes
+
+    found = getattr(ml_dtypes, name, None)
+    return found if isinstance(found, type) and issubclass(found, np.generic) else None
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

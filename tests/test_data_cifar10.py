@@ -1,0 +1,112 @@
+"""CIFAR-10: the folder of pickles as Python 2 wrote it, and as Python 3 would."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from data_files import (
+    CIFAR_NAMES,
+    cifar_arrays,
+    python2_cifar,
+    python3_cifar,
+    write_cifar,
+)
+
+import needle as ndl
+from needle.data import CIFAR10Dataset, DataLoader
+from needle.errors import FileFormatError
+
+WRITERS = [python2_cifar, *[python3_cifar(protocol) for protocol in range(2, 6)]]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("train", [True, False])
+def test_batches_are_joined_in_order(tmp_path, write, train):
+    dataset = CIFAR10Dataset(str(write_cifar(tmp_path, write)), train=train)
+    parts = [cifar_arrays(number) for number in (range(5) if train else [5])]
+    pixels = np.concatenate([data for data, _ in parts])
+    np.testing.assert_array_equal(
+        dataset.X, pixels.reshape(-1, 3, 32, 32).astype(np.float32) / np.float32(255)
+    )
+    assert dataset.y.tolist() == [label for _, labels in parts for label in labels]
+    assert dataset.X.dtype == np.float32 and dataset.y.dtype == np.int64
+    assert len(dataset) == (20 if train else 4)
+
+
+def test_items_slices_and_index_arrays(tmp_path):
+    dataset = CIFAR10Dataset(write_cifar(tmp_path), True, 0.5)
+    image, label = dataset[3]
+    assert isinstance(image, np.ndarray) and image.shape == (3, 32, 32) and np.shape(label) == ()
+    for index in (slice(1, 8), np.array([3, 3, 19])):
+        images, labels = dataset[index]
+        assert images.shape == (len(labels), 3, 32, 32)
+        np.testing.assert_array_equal(images, dataset.X[index])
+    x, y = next(iter(DataLoader(dataset, 6)))
+    assert x.shape == (6, 3, 32, 32) and y.shape == (6,)
+    assert isinstance(x, ndl.Tensor)
+
+
+@pytest.mark.parametrize("index", [2, slice(2, 3)])
+def test_transforms_see_height_width_and_channels(tmp_path, index):
+    base = write_cifar(tmp_path)
+    seen = []
+
+    def look(image):
+        seen.append(image.shape)
+        return image
+
+    dataset = CIFAR10Dataset(base, False, transforms=[look, ndl.data.RandomFlipHorizontal(1)])
+    image = dataset[index][0]
+    np.testing.assert_array_equal(image, CIFAR10Dataset(base, False).X[index][..., ::-1])
+    assert seen == [(32, 32, 3)]
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        CIFAR10Dataset(tmp_path / "nowhere", train=True)
+    assert str(caught.value) == (
+        f"CIFAR10Dataset: expected the folder {tmp_path / 'nowhere'}, got none. "
+        "ndl.data.download_cifar10(folder) fetches the data set."
+    )
+
+
+@pytest.mark.parametrize("name", CIFAR_NAMES)
+def test_missing_file_is_named(tmp_path, name):
+    base = write_cifar(tmp_path)
+    (base / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"expected the file {base / name}, got none"):
+        CIFAR10Dataset(base, train=name != "test_batch")
+
+
+PIXELS, LABELS = cifar_arrays(0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({b"labels": LABELS}, r"'data' to be uint8\[n,3072\], got NoneType in "),
+        ({b"data": PIXELS[:, :99], b"labels": LABELS}, r"\[n,3072\], got uint8\[4,99\] in "),
+        ({b"data": PIXELS[0], b"labels": LABELS}, r"\[n,3072\], got uint8\[3072\] in "),
+        ({b"data": PIXELS}, "'labels' to be a list of ints, got NoneType in "),
+        ({b"data": PIXELS, b"labels": ["cat"] * 4}, "a list of ints, got a list of str in "),
+        ({b"data": PIXELS, b"labels": LABELS[:3]}, r"4 labels for uint8\[4,3072\], got 3 in "),
+        ({b"data": PIXELS, b"labels": [0, 1, 10, 2]}, "labels: expected 0..9, got 0..10 in "),
+        ({b"data": PIXELS, b"labels": [0, 1, -1, 2**70]}, "expected 0..9, got -1.."),
+    ],
+)
+def test_batch_with_wrong_contents_is_refused(tmp_path, batch, message):
+    base = write_cifar(tmp_path)
+    (base / "test_batch").write_bytes(pickle.dumps(batch, 2))
+    with pytest.raises(FileFormatError, match=message) as caught:
+        CIFAR10Dataset(base, train=False)
+    assert str(base / "test_batch") in str(caught.value)
+
+
+def test_truncated_file_is_refused(tmp_path):
+    base = write_cifar(tmp_path)
+    content = (base / "test_batch").read_bytes()
+    (base / "test_batch").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileFormatError, match=f"expected a whole pickle in {base / 'test_batch'}"):
+        CIFAR10Dataset(base, train=False)
