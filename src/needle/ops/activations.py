@@ -38,7 +38,7 @@ class ReLU(TensorOp):
     expects = REAL
 
     def compute(self, x: Array) -> Array:
-        return array_api.maximum(x, 0)
+        return array_api.maximum(x, x.dtype.type(0))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad * greater(node, 0)
@@ -112,7 +112,8 @@ class Softplus(TensorOp):
     expects = REAL
 
     def compute(self, x: Array) -> Array:
-        return array_api.maximum(x, 0) + array_api.log1p(array_api.exp(-array_api.abs(x)))
+        positive = array_api.maximum(x, x.dtype.type(0))
+        return positive + array_api.log1p(array_api.exp(-array_api.abs(x)))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad * sigmoid(node.inputs[0])

@@ -1,0 +1,283 @@
+"""Everything that is asked of an operator, asked of one: `check_op`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import needle
+from needle.autograd import Op, Tensor, lazy, no_grad
+from needle.dtypes import is_floating
+from needle.errors import DTypeError, NeedleError, describe
+from needle.testing.compare import assert_close
+from needle.testing.gradients import as_tensors, check_grads, is_float_array
+from needle.testing.layouts import LAYOUTS
+
+__all__ = ["check_op"]
+
+Array = np.ndarray[Any, Any]
+
+
+def check_op(
+    op: Op | Callable[..., Any],
+    *inputs: Any,
+    reference: Callable[..., Any] | None = None,
+    bad_inputs: Sequence[tuple[Sequence[Any], str]] = (),
+    order: int = 2,
+    keeps_dtype: bool = True,
+    rtol: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Put an operator, with these inputs, through everything that is asked of Needle's own.
+
+    In float64 unless said otherwise:
+    - inputs and out_grad stay as they were
+    - it computes the same bits eagerly, lazily, under no_grad(), and a second time
+    - it equals `reference`
+    - float32 inputs give float32 results and gradients
+    - gradients have the shapes of the inputs and are right, to `order`
+    - permuted, sliced, flipped and zero-stride inputs give what contiguous ones give
+    - inputs cut to no elements work, or are refused with a NeedleError
+    - bad inputs are refused with a NeedleError that says what `bad_inputs` expects
+
+    op           an op, `MyOp()`, or a function of Tensors; gives a Tensor or several
+    inputs       Tensors or arrays, the floats away from kinks by more than 0.01; other arguments
+                 (numbers, tuples) are handed on as they are
+    reference    the same function of NumPy arrays
+    bad_inputs   pairs (inputs, a regular expression that the message must contain)
+    order        how often it can be differentiated; 0: not at all
+    keeps_dtype  False where the result's dtype does not follow the inputs', as in a cast
+    rtol         for the reference; default: 1e-12, the precision of float64
+    seed         of out_grad and directions, a stream of their own
+
+    Raises AssertionError, which starts with the op's name and says what did not hold.
+
+    >>> import needle as ndl
+    >>> import numpy as np
+    >>> from needle.testing import check_op
+    >>> class Cube(ndl.TensorOp):
+    ...     def compute(self, x):
+    ...         return x * x * x
+    ...     def gradient(self, out_grad, node):
+    ...         return out_grad * 3 * node.inputs[0] ** 2
+    >>> check_op(Cube(), ndl.randn(2, 3), reference=lambda x: x**3)
+    >>> class WrongCube(Cube):
+    ...     def gradient(self, out_grad, node):
+    ...         return out_grad * 2 * node.inputs[0] ** 2
+    >>> check_op(WrongCube(), ndl.Tensor([1.0]))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: wrongcube: check_grads: expected ... got ... from the gradient.
+    """
+    subject = _Subject(op, inputs, order, seed)
+    _check_inputs_stay(subject)
+    _check_modes(subject)
+    _check_reference(subject, reference, rtol)
+    if keeps_dtype:
+        _check_float32_stays(subject)
+    _check_layouts(subject)
+    _check_no_elements(subject)
+    _check_bad_inputs(subject, bad_inputs)
+    _check_gradients(subject)
+
+
+class _Subject:
+    """The op under test and its inputs, the floats in float64."""
+
+    def __init__(self, op: Any, inputs: Sequence[Any], order: int, seed: int) -> None:
+        if isinstance(op, type) or not callable(op):
+            raise DTypeError(
+                f"check_op: expected an op or a function of Tensors, got {op!r}. "
+                "Make one first: MyOp()."
+            )
+        self.op, self.order, self.seed = op, order, seed
+        self.name = str(getattr(op, "name", None) or getattr(op, "__name__", "op"))
+        plain = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
+        self.inputs = _floats_as(np.float64, _copies(plain))
+        if not getattr(op, "differentiable", True) or not self._has_float_result():
+            self.order = 0
+
+    def _has_float_result(self) -> bool:
+        return any(is_float_array(y) for y in self.forward(_copies(self.inputs)))
+
+    def tensors(self, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs with a Tensor for each array, which share its memory."""
+        return [
+            Tensor.make_const(x, requires_grad=is_float_array(x))
+            if isinstance(x, np.ndarray)
+            else x
+            for x in inputs
+        ]
+
+    def forward(self, inputs: Sequence[Any]) -> list[Tensor]:
+        """The results for these arrays and other arguments."""
+        return as_tensors(self.op(*self.tensors(inputs)), self.name)
+
+    def backward(
+        self, inputs: Sequence[Any], out_grads: Sequence[Array] | None = None
+    ) -> list[tuple[Array, Array]]:
+        """Pairs of a float input and the gradient for it."""
+        tensors = self.tensors(inputs)
+        outputs = [y for y in as_tensors(self.op(*tensors), self.name) if y.requires_grad]
+        if not outputs:
+            raise AssertionError(
+                f"{self.name}: expected a result with a graph, got one without. Pass order=0 for "
+                "an op that has no gradient."
+            )
+        out_grads = self.out_grads(outputs) if out_grads is None else out_grads
+        variables = [x for x in tensors if isinstance(x, Tensor) and x.requires_grad]
+        grads = needle.grad(outputs, variables, [Tensor.make_const(g) for g in out_grads])
+        return [(x.numpy(), g.numpy()) for x, g in zip(variables, grads, strict=True)]
+
+    def out_grads(self, outputs: Sequence[Tensor]) -> list[Array]:
+        """Random adjoints of the outputs, the same at every call."""
+        rng = np.random.RandomState(self.seed)
+        return [
+            np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
+            for y in outputs
+            if y.requires_grad
+        ]
+
+
+def _floats_as(dtype: Any, inputs: Sequence[Any]) -> list[Any]:
+    return [x.astype(dtype) if is_float_array(x) else x for x in inputs]
+
+
+def _copies(inputs: Sequence[Any]) -> list[Any]:
+    """Fresh arrays, row after row."""
+    return [np.array(x, order="C") if isinstance(x, np.ndarray) else x for x in inputs]
+
+
+def _check_modes(subject: _Subject) -> None:
+    eager = subject.forward(subject.inputs)
+    with lazy():
+        deferred = subject.forward(subject.inputs)
+    with no_grad():
+        without_graph = subject.forward(subject.inputs)
+    runs = {"lazily": deferred, "under no_grad()": without_graph}
+    runs["a second time"] = subject.forward(subject.inputs)
+    for mode, outputs in runs.items():
+        if len(outputs) != len(eager):
+            raise AssertionError(
+                f"{subject.name}: expected {len(eager)} results {mode}, got {len(outputs)}."
+            )
+        for y, expected in zip(outputs, eager, strict=True):
+            what = f"{subject.name}, {mode}"
+            assert_close(y, expected, rtol=0, atol=0, same_dtype=True, what=what)
+
+
+def _check_reference(
+    subject: _Subject, reference: Callable[..., Any] | None, rtol: float | None
+) -> None:
+    if reference is None:
+        return
+    outputs = subject.forward(subject.inputs)
+    expected = reference(*_copies(subject.inputs))
+    if not isinstance(expected, (tuple, list)):
+        expected = [expected]
+    if len(outputs) != len(expected):
+        raise AssertionError(
+            f"{subject.name}: expected {len(expected)} results as the reference gives, "
+            f"got {len(outputs)}."
+        )
+    for y, e in zip(outputs, expected, strict=True):
+        assert_close(y, e, rtol=rtol, what=f"{subject.name}, against the reference")
+
+
+def _check_float32_stays(subject: _Subject) -> None:
+    narrow = _floats_as(np.float32, subject.inputs)
+    for y in subject.forward(narrow):
+        if is_floating(y.dtype) and y.dtype != np.float32:
+            raise AssertionError(
+                f"{subject.name}: expected float32 for float32 inputs, got {describe(y)}. "
+                "NumPy's scalars and float64 arrays promote; Python's numbers do not."
+            )
+    for x, grad in subject.backward(narrow) if subject.order else ():
+        if grad.dtype != x.dtype:
+            raise AssertionError(
+                f"{subject.name}: expected a gradient of dtype {x.dtype} for {describe(x)}, "
+                f"got {describe(grad)}."
+            )
+
+
+def _check_inputs_stay(subject: _Subject) -> None:
+    given = _copies(subject.inputs)
+    arrays = {f"input {i}": x for i, x in enumerate(given) if isinstance(x, np.ndarray)}
+    before = {what: array.copy() for what, array in arrays.items()}
+    outputs = subject.forward(given)
+    if subject.order:
+        out_grads = subject.out_grads(outputs)
+        before |= {f"out_grad {i}": g.copy() for i, g in enumerate(out_grads)}
+        arrays |= {f"out_grad {i}": g for i, g in enumerate(out_grads)}
+        subject.backward(given, out_grads)
+    for what, array in arrays.items():
+        if not np.array_equal(array, before[what], equal_nan=array.dtype.kind == "f"):
+            raise AssertionError(f"{subject.name}: expected {what} to stay as it was, it changed.")
+
+
+def _check_layouts(subject: _Subject) -> None:
+    for layout, rearranged in LAYOUTS.items():
+        views = [rearranged(x) if isinstance(x, np.ndarray) else x for x in subject.inputs]
+        plain = _copies(views)
+        what = f"{subject.name}, {layout} inputs"
+        for y, expected in zip(subject.forward(views), subject.forward(plain), strict=True):
+            assert_close(y, expected, same_dtype=True, what=what)
+        if subject.order:
+            pairs = zip(subject.backward(views), subject.backward(plain), strict=True)
+            for (_, grad), (_, expected_grad) in pairs:
+                assert_close(grad, expected_grad, what=f"{what}, gradient")
+
+
+def _check_no_elements(subject: _Subject) -> None:
+    empty = [x[:0] if isinstance(x, np.ndarray) and x.ndim else x for x in subject.inputs]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing, for one
+        try:
+            outputs = subject.forward(empty)
+        except NeedleError:
+            return  # refused in so many words
+        pairs = subject.backward(empty) if outputs and subject.order else []
+    _require_shapes(subject, pairs)
+
+
+def _require_shapes(subject: _Subject, pairs: Sequence[tuple[Array, Array]]) -> None:
+    for x, grad in pairs:
+        if grad.shape != x.shape:
+            raise AssertionError(
+                f"{subject.name}: expected a gradient of shape {x.shape} for {describe(x)}, "
+                f"got {describe(grad)}."
+            )
+
+
+def _check_bad_inputs(subject: _Subject, bad_inputs: Sequence[tuple[Sequence[Any], str]]) -> None:
+    for given, message in bad_inputs:
+        inputs = given if isinstance(given, (tuple, list)) else (given,)
+        try:
+            subject.forward([x.numpy() if isinstance(x, Tensor) else x for x in inputs])
+        except NeedleError as error:
+            if not re.search(message, str(error)):
+                raise AssertionError(
+                    f"{subject.name}: expected a message like {message!r}, got {str(error)!r}."
+                ) from error
+        except Exception as error:
+            raise AssertionError(
+                f"{subject.name}: expected a NeedleError for {describe(inputs)}, got {error!r}."
+            ) from error
+        else:
+            raise AssertionError(
+                f"{subject.name}: expected an error for {describe(inputs)}, got a result."
+            )
+
+
+def _check_gradients(subject: _Subject) -> None:
+    if not subject.order:
+        return
+    _require_shapes(subject, subject.backward(subject.inputs))
+    inputs = subject.tensors(subject.inputs)
+    try:
+        check_grads(subject.op, *inputs, order=subject.order, seed=subject.seed)
+    except AssertionError as error:
+        raise AssertionError(f"{subject.name}: {error}") from error

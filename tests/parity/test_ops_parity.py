@@ -1,0 +1,395 @@
+"""Every operator, function and Tensor method against PyTorch: values, gradients, second order.
+
+Where the two differ on purpose (the biased variance, names of parameters) it shows in what is
+passed to PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from parity.side_by_side import compare, torch
+
+import needle as ndl
+from needle import ops
+from needle.autograd.methods import TensorMethods
+
+F = torch.nn.functional
+
+
+class Pair(NamedTuple):
+    """The same function in both libraries, and the shapes or arrays to try it on."""
+
+    ours: Callable[..., Any]
+    theirs: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    positive: bool = False
+
+    def arrays(self) -> list[np.ndarray]:
+        rng = np.random.RandomState(0)
+        return [x if isinstance(x, np.ndarray) else self._draw(rng, x) for x in self.inputs]
+
+    def _draw(self, rng: np.random.RandomState, shape: Any) -> np.ndarray:
+        """Away from 0, where derivatives have their kinks and poles."""
+        sign = 1.0 if self.positive else rng.choice([-1.0, 1.0], shape)
+        return np.asarray(sign * rng.uniform(0.2, 2.0, shape))
+
+
+SHAPES = [(), (3,), (2, 3), (2, 0)]
+TOGETHER = [((2, 3), (2, 3)), ((2, 3), (3,)), ((), (2, 3)), ((4, 1, 3), (2, 1)), ((0, 3), (1, 3))]
+MASK = np.array([[True, False, True], [False, False, True]])
+
+
+def unary(ours: Any, theirs: Any, positive: bool = False) -> list[Pair]:
+    return [Pair(ours, theirs, (shape,), positive) for shape in SHAPES]
+
+
+def binary(ours: Any, theirs: Any, positive: bool = False) -> list[Pair]:
+    return [Pair(ours, theirs, pair, positive) for pair in TOGETHER]
+
+
+def on(shape: Any, *pairs: tuple[Any, Any]) -> list[Pair]:
+    return [Pair(ours, theirs, (shape,)) for ours, theirs in pairs]
+
+
+def scalars(ours: Any, theirs: Any, *numbers: Any, positive: bool = False) -> list[Pair]:
+    return [
+        Pair(lambda x, n=n: ours(x, n), lambda x, n=n: theirs(x, n), (shape,), positive)
+        for n in numbers
+        for shape in ((), (2, 3))
+    ]
+
+
+def reductions(ours: Any, theirs: Any) -> list[Pair]:
+    """Over one axis, several and all; dropped and kept. PyTorch wants every axis in `dim`."""
+    cases = [((2, 3, 4), axes) for axes in (None, 0, -1, (0, 2), (-1, 0))] + [((), None)]
+    pairs = []
+    for shape, axes in cases:
+        every = tuple(range(len(shape))) if axes is None else axes
+        for keep in (False, True):
+            pairs.append(
+                Pair(
+                    lambda x, axes=axes, keep=keep: ours(x, axes, keepdims=keep),
+                    lambda x, dim=every, keep=keep: theirs(x, dim=dim, keepdim=keep),
+                    (shape,),
+                )
+            )
+    return pairs
+
+
+def einsums() -> list[Pair]:
+    cases = [
+        ("ij,jk->ik", (2, 3), (3, 4)),
+        ("ij,jk", (2, 3), (3, 4)),
+        ("bij,bjk->bik", (2, 3, 4), (2, 4, 2)),
+        ("...ij,...jk->...ik", (5, 2, 3), (3, 4)),
+        ("...ij,...jk->...ik", (5, 1, 2, 3), (4, 3, 2)),
+        ("ii->i", (3, 3)),
+        ("ii", (3, 3)),
+        ("iij->ij", (2, 2, 3)),
+        ("iij,jk->ik", (2, 2, 3), (3, 2)),
+        ("i,i", (3,), (3,)),
+        ("ij->", (2, 3)),
+        ("ij->j", (2, 3)),
+        ("ba", (2, 3)),
+        ("i...j->j...i", (2, 3, 4)),
+        ("ij,i,j->", (2, 3), (2,), (3,)),
+        ("bhqd,bhkd->bhqk", (2, 2, 3, 4), (2, 2, 5, 4)),
+        ("a,b,c->abc", (2,), (3,), (2,)),
+    ]
+    return [
+        Pair(
+            lambda *xs, s=subscripts: ops.einsum(s, *xs),
+            lambda *xs, s=subscripts: torch.einsum(s, *xs),
+            tuple(shapes),
+        )
+        for subscripts, *shapes in cases
+    ]
+
+
+def products(ours: Any) -> list[Pair]:
+    cases = [
+        ((2, 3), (3, 4)),
+        ((3,), (3,)),
+        ((3,), (3, 4)),
+        ((2, 3), (3,)),
+        ((3,), (5, 3, 4)),
+        ((5, 2, 3), (3,)),
+        ((6, 6, 5, 4), (4, 3)),
+        ((5, 4), (6, 6, 4, 3)),
+        ((3, 2, 1), (3, 3, 1, 2)),
+        ((0, 3), (3, 2)),
+        ((2, 0), (0, 3)),
+    ]
+    return [Pair(ours, torch.matmul, shapes) for shapes in cases]
+
+
+def indices() -> list[Pair]:
+    """Indices that both libraries take; those of NumPy alone are in tests/test_ops_random.py."""
+    repeated, grid = np.array([0, 2, 0]), np.array([[0, 1], [2, 2]])
+    cases = [0, -1, slice(1, None), None, ..., (..., 0), (0, None, slice(0, 1))]
+    cases += [repeated, grid, (slice(None), repeated), (repeated, repeated), (grid, slice(1, 3))]
+    cases += [(repeated, slice(None), np.array([1, 1, 0])), np.array([True, False, True])]
+    pairs = []
+    for index in cases:
+        parts = index if isinstance(index, tuple) else (index,)
+        theirs = tuple(torch.tensor(p) if isinstance(p, np.ndarray) else p for p in parts)
+        pairs.append(Pair(lambda x, i=index: x[i], lambda x, i=theirs: x[i], ((3, 4, 2),)))
+    return pairs
+
+
+def along(ours: Any, theirs: Any) -> list[Pair]:
+    down, across = np.array([[0, 2, 1, 0], [2, 2, 0, 1]]), np.array([[3, 0], [1, 1], [2, 0]])
+    return [
+        Pair(lambda x: ours(x, down, 0), lambda x: theirs(x, torch.tensor(down), 0), ((3, 4),)),
+        Pair(lambda x: ours(x, across, -1), lambda x: theirs(x, torch.tensor(across), -1),
+             ((3, 4),)),
+    ]  # fmt: skip
+
+
+def comparisons(ours: Any, theirs: Any) -> list[Pair]:
+    ties = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    return [*binary(ours, theirs), Pair(ours, theirs, (ties, ties[0]))]
+
+
+def swap(x: Any, axes: Any = (-1, -2)) -> Any:
+    return torch.transpose(x, *axes)
+
+
+def torch_pad(x: Any, widths: Any, value: float = 0.0) -> Any:
+    return F.pad(x, [n for pair in reversed(widths) for n in pair], value=value)
+
+
+def argmin_first(x: Any, axis: Any = None) -> Any:
+    return torch.argmin(x, axis)
+
+
+CLASSES = np.array([[2], [0], [1], [2]])
+PAD = [(1, 0), (0, 2)]
+
+FUNCTIONS: dict[str, list[Pair]] = {
+    "add": binary(ops.add, torch.add),
+    "subtract": binary(ops.subtract, torch.sub),
+    "multiply": binary(ops.multiply, torch.mul),
+    "divide": binary(ops.divide, torch.div),
+    "power": binary(ops.power, torch.pow, positive=True),
+    "add_scalar": scalars(ops.add_scalar, torch.add, 2, -0.5),
+    "mul_scalar": scalars(ops.mul_scalar, torch.mul, 2, -0.5),
+    "divide_scalar": scalars(ops.divide_scalar, torch.div, 2, -0.5),
+    "power_scalar": scalars(ops.power_scalar, torch.pow, 0, 1, 2, 3, -1, -2)
+    + scalars(ops.power_scalar, torch.pow, 0.5, -1.5, 2.7, positive=True),
+    "negate": unary(ops.negate, torch.neg),
+    "exp": unary(ops.exp, torch.exp),
+    "log": unary(ops.log, torch.log, positive=True),
+    "sqrt": unary(ops.sqrt, torch.sqrt, positive=True),
+    "sin": unary(ops.sin, torch.sin),
+    "cos": unary(ops.cos, torch.cos),
+    "erf": unary(ops.erf, torch.erf),
+    "abs": unary(ops.abs, torch.abs),
+    "sign": unary(ops.sign, lambda x: torch.sign(x).detach()),
+    "clip": on((2, 3), *[
+        (lambda x, lo=lo, hi=hi: ops.clip(x, lo, hi), lambda x, lo=lo, hi=hi: x.clamp(lo, hi))
+        for lo, hi in [(-1, 1), (0, None), (None, 0.5)]
+    ]),
+    "cast": on((2, 3), (lambda x: ops.cast(x, "int32"), lambda x: x.to(torch.int32))),
+    "relu": unary(ops.relu, torch.relu),
+    "tanh": unary(ops.tanh, torch.tanh),
+    "sigmoid": unary(ops.sigmoid, torch.sigmoid),
+    "silu": unary(ops.silu, F.silu),
+    "softplus": unary(ops.softplus, F.softplus),
+    "gelu": unary(ops.gelu, F.gelu)
+    + unary(lambda x: ops.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh")),
+    "equal": comparisons(ops.equal, torch.eq),
+    "not_equal": comparisons(ops.not_equal, torch.ne),
+    "less": comparisons(ops.less, torch.lt),
+    "less_equal": comparisons(ops.less_equal, torch.le),
+    "greater": comparisons(ops.greater, torch.gt),
+    "greater_equal": comparisons(ops.greater_equal, torch.ge),
+    "logical_not": on(MASK, (ops.logical_not, torch.logical_not)),
+    "maximum": binary(ops.maximum, torch.maximum),
+    "minimum": binary(ops.minimum, torch.minimum),
+    "where": [Pair(ops.where, torch.where, (MASK, *pair)) for pair in TOGETHER[:3]],
+    "summation": reductions(ops.summation, torch.sum),
+    "mean": reductions(ops.mean, torch.mean),
+    "var": reductions(ops.var, lambda x, **k: torch.var(x, correction=0, **k))[:-2]
+    + on((4, 3), (lambda x: ops.var(x, 0, correction=1), lambda x: torch.var(x, 0)))
+    + on((4, 3), (lambda x: ops.var(x, correction=3), lambda x: torch.var(x, correction=3))),
+    "std": reductions(ops.std, lambda x, **k: torch.std(x, correction=0, **k))[:-2]
+    + on((4, 3), (lambda x: ops.std(x, 0, correction=1), lambda x: torch.std(x, 0))),
+    "max": reductions(ops.max, torch.amax),
+    "min": reductions(ops.min, torch.amin),
+    "argmax": on((3, 4), (ops.argmax, torch.argmax),
+                 (lambda x: ops.argmax(x, 1), lambda x: torch.argmax(x, 1))),
+    "argmin": on((3, 4), (ops.argmin, torch.argmin),
+                 (lambda x: ops.argmin(x, -1), lambda x: torch.argmin(x, -1))),
+    "cumsum": on((3, 4), *[
+        (lambda x, a=a: ops.cumsum(x, a), lambda x, a=a: torch.cumsum(x, a)) for a in (0, 1, -1)
+    ]),
+    "logsumexp": reductions(ops.logsumexp, torch.logsumexp)[:-2],
+    "softmax": on((3, 4), *[
+        (lambda x, a=a: ops.softmax(x, a), lambda x, a=a: torch.softmax(x, a)) for a in (0, -1)
+    ]),
+    "logsoftmax": on((3, 4), *[
+        (lambda x, a=a: ops.logsoftmax(x, a), lambda x, a=a: F.log_softmax(x, a)) for a in (0, -1)
+    ]),
+    "cross_entropy": on((4, 3), (
+        lambda z: ops.cross_entropy(z, ndl.Tensor(CLASSES)),
+        lambda z: F.cross_entropy(z, torch.tensor(CLASSES[:, 0]), reduction="none")[:, None],
+    )),
+    "transpose": on((2, 3, 4), (ops.transpose, swap),
+                    (lambda x: ops.transpose(x, (0, -1)), lambda x: swap(x, (0, -1)))),
+    "permute": on((2, 3, 4), *[
+        (lambda x, a=a: ops.permute(x, a), lambda x, a=a: x.permute(a))
+        for a in [(2, 0, 1), (-1, 0, -2)]
+    ]),
+    "reshape": on((2, 3, 4), *[
+        (lambda x, s=s: ops.reshape(x, s), lambda x, s=s: x.reshape(s))
+        for s in [(6, 4), (-1,), (2, -1, 2)]
+    ]),
+    "flatten": on((2, 3, 4), (ops.flatten, torch.flatten),
+                  (lambda x: ops.flatten(x, 1), lambda x: torch.flatten(x, 1))),
+    "broadcast_to": on((3, 1), *[
+        (lambda x, s=s: ops.broadcast_to(x, s), lambda x, s=s: torch.broadcast_to(x, s))
+        for s in [(3, 4), (2, 3, 1), (0, 3, 2)]
+    ]),
+    "squeeze": on((1, 3, 1), (ops.squeeze, torch.squeeze),
+                  (lambda x: ops.squeeze(x, 0), lambda x: torch.squeeze(x, 0))),
+    "expand_dims": on((3,), *[
+        (lambda x, a=a: ops.expand_dims(x, a), lambda x, a=a: torch.unsqueeze(x, a))
+        for a in (0, 1, -1)
+    ]),
+    "flip": on((2, 3), *[
+        (lambda x, a=a: ops.flip(x, a), lambda x, a=a: torch.flip(x, a)) for a in [(0,), (0, 1)]
+    ]),
+    "concatenate": [
+        Pair(lambda *xs: ops.concatenate(xs, 0), lambda *xs: torch.cat(xs, 0),
+             ((2, 3), (1, 3), (0, 3))),
+        Pair(lambda *xs: ops.concatenate(xs, -1), lambda *xs: torch.cat(xs, -1),
+             ((2, 3), (2, 2))),
+    ],
+    "stack": [
+        Pair(lambda *xs, a=a: ops.stack(xs, a), lambda *xs, a=a: torch.stack(xs, a),
+             ((2, 3), (2, 3))) for a in (0, 1, -1)
+    ],
+    "split": on((3, 2), *[
+        (lambda x, a=a: ops.split(x, a), lambda x, a=a: torch.unbind(x, a)) for a in (0, 1)
+    ]),
+    "make_tuple": [Pair(ops.make_tuple, lambda *xs: [x * 1 for x in xs], ((2,), (3,)))],
+    "tuple_get_item": on((3, 2), (
+        lambda x: ops.tuple_get_item(ops.split(x, 0), 1), lambda x: torch.unbind(x, 0)[1])),
+    "fused_add_scalars": on((3,), (
+        lambda x: ops.fused_add_scalars(x, 1, 2), lambda x: (x + 1, x + 2))),
+    "pad": on((2, 3), (lambda x: ops.pad(x, PAD), lambda x: torch_pad(x, PAD)),
+              (lambda x: ops.pad(x, PAD, 2.0), lambda x: torch_pad(x, PAD, 2.0))),
+    "getitem": indices(),
+    "take": on((4, 3), *[
+        (lambda x, a=a: ops.take(x, [2, 0, 2], a),
+         lambda x, a=a: torch.index_select(x, a, torch.tensor([2, 0, 2]))) for a in (0, 1)
+    ]),
+    "take_along": along(ops.take_along, torch.take_along_dim),
+    "gather": along(lambda x, i, a: ops.gather(x, a, i), lambda x, i, a: torch.gather(x, a, i))
+    + on((3, 4), (lambda x: ops.gather(x, 1, np.array([[3, 0, 3]])),
+                  lambda x: torch.gather(x, 1, torch.tensor([[3, 0, 3]])))),
+    "matmul": products(ops.matmul),
+    "einsum": einsums(),
+    "tril": on((2, 3, 4), *[
+        (lambda x, k=k: ops.tril(x, k), lambda x, k=k: torch.tril(x, k)) for k in (-1, 0, 2)
+    ]),
+    "triu": on((2, 3, 4), *[
+        (lambda x, k=k: ops.triu(x, k), lambda x, k=k: torch.triu(x, k)) for k in (-1, 0, 2)
+    ]),
+}  # fmt: skip
+
+
+def same(function: Any, shape: Any = (2, 3), positive: bool = False) -> list[Pair]:
+    """A function that reads the same in both libraries."""
+    return [Pair(function, function, (shape,), positive)]
+
+
+METHODS: dict[str, list[Pair]] = {
+    "__add__": [*same(lambda x: x + 2), *binary(lambda a, b: a + b, torch.add)],
+    "__radd__": same(lambda x: 2 + x),
+    "__mul__": [*same(lambda x: x * 2), *binary(lambda a, b: a * b, torch.mul)],
+    "__rmul__": same(lambda x: 2 * x),
+    "__sub__": [*same(lambda x: x - 2), *binary(lambda a, b: a - b, torch.sub)],
+    "__rsub__": same(lambda x: 2 - x),
+    "__truediv__": [*same(lambda x: x / 2), *binary(lambda a, b: a / b, torch.div)],
+    "__rtruediv__": same(lambda x: 2 / x),
+    "__pow__": [*same(lambda x: x**3), *binary(lambda a, b: a**b, torch.pow, positive=True)],
+    "__rpow__": same(lambda x: 2**x),
+    "__matmul__": products(lambda a, b: a @ b),
+    "__rmatmul__": on((3, 2), (lambda x: np.ones((2, 3)) @ x,
+                               lambda x: torch.ones(2, 3, dtype=torch.float64) @ x)),
+    "__neg__": same(lambda x: -x),
+    "__abs__": same(lambda x: abs(x)),
+    "__getitem__": indices(),
+    "__lt__": same(lambda x: x < 0.5),
+    "__le__": same(lambda x: x <= 0.5),
+    "__gt__": same(lambda x: x > 0.5),
+    "__ge__": same(lambda x: x >= 0.5),
+    "exp": same(lambda x: x.exp()),
+    "log": same(lambda x: x.log(), positive=True),
+    "sqrt": same(lambda x: x.sqrt(), positive=True),
+    "abs": same(lambda x: x.abs()),
+    "sin": same(lambda x: x.sin()),
+    "cos": same(lambda x: x.cos()),
+    "erf": same(lambda x: x.erf()),
+    "tanh": same(lambda x: x.tanh()),
+    "sigmoid": same(lambda x: x.sigmoid()),
+    "relu": same(lambda x: x.relu()),
+    "clip": same(lambda x: x.clip(-1, 1)),
+    "astype": on((3,), (lambda x: x.astype("int64"), lambda x: x.long())),
+    "matmul": products(lambda a, b: a.matmul(b)),
+    "sum": [*same(lambda x: x.sum()), *same(lambda x: x.sum((0, 1))), *same(lambda x: x.sum(1))],
+    "mean": [*same(lambda x: x.mean()), *same(lambda x: x.mean(-1))],
+    "var": [*same(lambda x: x.var(correction=0)), *same(lambda x: x.var(1, correction=1))],
+    "std": [*same(lambda x: x.std(correction=0)), *same(lambda x: x.std(1, correction=1))],
+    "max": [*same(lambda x: x.max()), *on((2, 3), (lambda x: x.max(1), lambda x: x.amax(1)))],
+    "min": [*same(lambda x: x.min()), *on((2, 3), (lambda x: x.min(0), lambda x: x.amin(0)))],
+    "argmax": [*same(lambda x: x.argmax()), *same(lambda x: x.argmax(1))],
+    "argmin": [*same(lambda x: x.argmin()), *same(lambda x: x.argmin(1))],
+    "cumsum": same(lambda x: x.cumsum(1)),
+    "logsumexp": same(lambda x: x.logsumexp(1)),
+    "reshape": [*same(lambda x: x.reshape(3, 2)), *same(lambda x: x.reshape((6,)))],
+    "broadcast_to": same(lambda x: x.broadcast_to((4, 2, 3))),
+    "transpose": on((2, 3, 4), (lambda x: x.transpose(), lambda x: x.mT),
+                    (lambda x: x.transpose((0, 1)), lambda x: x.transpose(0, 1))),
+    "permute": same(lambda x: x.permute((1, 0))),
+    "T": same(lambda x: x.T),
+    "squeeze": same(lambda x: x.squeeze(), (1, 3, 1)),
+    "expand_dims": on((3,), (lambda x: x.expand_dims(1), lambda x: x.unsqueeze(1))),
+    "flatten": [*same(lambda x: x.flatten()), *same(lambda x: x.flatten(1), (2, 3, 4))],
+    "flip": same(lambda x: x.flip((0, 1))),
+}  # fmt: skip
+
+
+def cases(table: dict[str, list[Pair]]) -> list[Any]:
+    return [
+        pytest.param(pair, id=f"{name}-{i}")
+        for name, pairs in table.items()
+        for i, pair in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize("pair", cases(FUNCTIONS))
+def test_function_agrees_to_the_second_order(pair):
+    compare(pair.ours, pair.theirs, *pair.arrays())
+
+
+@pytest.mark.parametrize("pair", cases(METHODS))
+def test_method_agrees_to_the_second_order(pair):
+    compare(pair.ours, pair.theirs, *pair.arrays())
+
+
+def test_every_function_is_compared():
+    functions = {name for name in ops.__all__ if not isinstance(getattr(ops, name), type)}
+    assert functions == set(FUNCTIONS)
+
+
+def test_every_method_is_compared():
+    methods = {name for name, value in vars(TensorMethods).items()
+               if callable(value) or isinstance(value, property)}  # fmt: skip
+    assert methods == set(METHODS)
