@@ -59,8 +59,13 @@ def scattered_along(x: np.ndarray, indices: np.ndarray, shape: Shape, axis: int)
     return out
 
 
-def cross_entropy(z: np.ndarray, classes: np.ndarray) -> Any:
-    return -np.take_along_axis(np.log(softmax(z, 1)), classes, axis=1)
+def cross_entropy(z: np.ndarray, classes: np.ndarray, mean: bool = False) -> Any:
+    rows = -np.take_along_axis(np.log(softmax(z, 1)), classes, axis=1)
+    return rows.mean() if mean else rows
+
+
+def softmax_minus_one_hot(z: np.ndarray, classes: np.ndarray) -> Any:
+    return softmax(z, 1) - np.eye(z.shape[1])[classes[:, 0]]
 
 
 def einsum(*arrays: np.ndarray, subscripts: str) -> Any:

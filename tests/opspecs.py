@@ -23,6 +23,7 @@ from numpy_references import (
     sigmoid,
     slices,
     softmax,
+    softmax_minus_one_hot,
 )
 from oprows import Case, Row, Shape, anywhere, bad, below, case, distinct, positive, truth
 
@@ -205,9 +206,14 @@ ROWS_REDUCTION = [
         [*AXIS_CASES, case((2, 3))], BAD_AXIS),
     Row(ops.Softmax, ops.softmax, softmax, [*AXIS_CASES, case((2, 3))], BAD_AXIS),
     Row(ops.CrossEntropy, ops.cross_entropy, cross_entropy,
-        [case((4, 3), (4, 1)), case((1, 3), (1, 1)), case((0, 3), (0, 1))],
+        [case((4, 3), (4, 1)), case((1, 3), (1, 1)), case((0, 3), (0, 1)),
+         case((4, 3), (4, 1), mean=True)],
         [bad(errors.OutOfRangeError, "class ids", (2, 3), np.array([[1], [3]])),
          bad(errors.NeedleError, r"float64\[2,3\] and int64\[2\]", (2, 3), np.array([1, 2]))],
+        draws=(anywhere, below(3)), integers=False),
+    Row(ops.SoftmaxMinusOneHot, ops.softmax_minus_one_hot, softmax_minus_one_hot,
+        [case((4, 3), (4, 1)), case((1, 3), (1, 1)), case((0, 3), (0, 1))],
+        [bad(errors.OutOfRangeError, "class ids", (2, 3), np.array([[1], [3]]))],
         draws=(anywhere, below(3)), integers=False),
 ]  # fmt: skip
 

@@ -238,6 +238,13 @@ FUNCTIONS: dict[str, list[Pair]] = {
     "cross_entropy": on((4, 3), (
         lambda z: ops.cross_entropy(z, ndl.Tensor(CLASSES)),
         lambda z: F.cross_entropy(z, torch.tensor(CLASSES[:, 0]), reduction="none")[:, None],
+    ), (
+        lambda z: ops.cross_entropy(z, ndl.Tensor(CLASSES), mean=True),
+        lambda z: F.cross_entropy(z, torch.tensor(CLASSES[:, 0])),
+    )),
+    "softmax_minus_one_hot": on((4, 3), (
+        lambda z: ops.softmax_minus_one_hot(z, ndl.Tensor(CLASSES)),
+        lambda z: F.softmax(z, 1) - F.one_hot(torch.tensor(CLASSES[:, 0]), 3),
     )),
     "transpose": on((2, 3, 4), (ops.transpose, swap),
                     (lambda x: ops.transpose(x, (0, -1)), lambda x: swap(x, (0, -1)))),

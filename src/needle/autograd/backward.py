@@ -7,7 +7,7 @@ Nothing here recurses: a chain of 100,000 ops is as good as one of ten.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,32 +45,19 @@ def find_topo_sort(node_list: Sequence[Value]) -> list[Value]:
 
 def topo_sort_dfs(node: Value, visited: set[Value], topo_order: list[Value]) -> None:
     """Append what `node` was computed from, then `node`; skip what is in `visited`."""
-    _depth_first(node, visited, topo_order, _all_inputs)
-
-
-def _all_inputs(node: Value) -> list[Value]:
-    return node.inputs
-
-
-def _depth_first(
-    root: Value,
-    visited: set[Value],
-    order: list[Value],
-    inputs_of: Callable[[Value], Iterable[Value]],
-) -> None:
-    if root in visited:
+    if node in visited:
         return
-    visited.add(root)
-    stack = [(root, iter(inputs_of(root)))]
+    visited.add(node)
+    stack = [(node, iter(node.inputs))]
     while stack:
-        node, inputs = stack[-1]
+        user, inputs = stack[-1]
         for value in inputs:
             if value not in visited:
                 visited.add(value)
-                stack.append((value, iter(inputs_of(value))))
+                stack.append((value, iter(value.inputs)))
                 break
         else:
-            order.append(node)
+            topo_order.append(user)
             stack.pop()
 
 
@@ -144,51 +131,62 @@ def _walk_back(
     outputs: Sequence[Any],
     out_grads: Sequence[Any],
     deliver: Callable[[Any, Tensor], None],
-    stop_at: set[Value] | None = None,
+    stop_at: Collection[Value] = (),
 ) -> None:
-    """Visit users before their inputs; hand the adjoint of each leaf, or `stop_at`, to `deliver`.
+    """Visit users before their inputs; hand what has arrived at the leaves to `deliver`.
 
-    Nothing is delivered before the walk is through, so an error leaves every `.grad` as it was.
+    With `stop_at`, those values take the leaves' place. Nothing is delivered before the walk is
+    through, so an error leaves every `.grad` as it was.
     """
-
-    inputs_of_node: dict[Value, list[Any]] = {}
-
-    def inputs_of(node: Value) -> Iterable[Value]:
-        if node.op is None or (stop_at is not None and node in stop_at):
-            return ()
-        inputs = inputs_of_node[node] = node.inputs
-        return [value for value in inputs if value.requires_grad]
-
-    visited: set[Value] = set()
-    order: list[Value] = []
     partials: dict[Value, list[Any]] = {}
-    arrived: dict[Value, list[Any]] = {}
     for output, out_grad in zip(outputs, out_grads, strict=True):
-        _depth_first(output, visited, order, inputs_of)
         partials.setdefault(output, []).append(out_grad)
-
-    while order:
-        node = order.pop()
+    nodes = _inputs_first(outputs, stop_at)
+    while nodes:
+        node, inputs = nodes.popitem()
         contributions = partials.pop(node, None)
-        if contributions is None:
-            continue
-        adjoint = _after_hooks(node, _total(node, contributions))
-        if stop_at is not None and node in stop_at:
-            arrived[node] = [adjoint]
-        elif node.op is not None:
-            _send_to_inputs(node, inputs_of_node.pop(node), adjoint, partials)
-        elif stop_at is None and (owner := _owner(node)) is not None:
-            arrived.setdefault(owner, []).append(adjoint)
+        if contributions is not None:
+            _send_to_inputs(node, inputs, _total(node, contributions), partials)
+
+    arrived: dict[Value, list[Any]] = {}
+    for leaf, contributions in partials.items():
+        target = leaf if leaf in stop_at else _owner(leaf)
+        if target is not None and (target in stop_at or not stop_at):
+            arrived.setdefault(target, []).append(_total(leaf, contributions))
     for target, adjoints in arrived.items():
         deliver(target, sum_node_list(adjoints))
+
+
+def _inputs_first(roots: Sequence[Value], stop_at: Collection[Value]) -> dict[Value, list[Any]]:
+    """The results of ops that gradients flow through, with their inputs, these before users."""
+    inputs_of: dict[Value, list[Any]] = {}
+    order: dict[Value, list[Any]] = {}
+    stack = [root for root in roots if root.op is not None and root not in stop_at]
+    while stack:
+        node = stack[-1]
+        if node not in inputs_of:
+            inputs = inputs_of[node] = node.inputs
+            ahead = [
+                value
+                for value in inputs
+                if value.op is not None and value.requires_grad and value not in inputs_of
+            ]
+            if stop_at:
+                ahead = [value for value in ahead if value not in stop_at]
+            if ahead:
+                stack += ahead
+                continue
+        stack.pop()
+        if node not in order:  # it stands in the stack once for each user
+            order[node] = inputs_of[node]
+    return order
 
 
 def _send_to_inputs(
     node: Value, inputs: list[Any], adjoint: Any, partials: dict[Value, list[Any]]
 ) -> None:
     """Add the partial adjoints that `node` gives its inputs to theirs."""
-    op = node.op
-    assert op is not None
+    op: Any = node.op
     if op.slot is not None:
         partials.setdefault(inputs[0], []).append(_Slot(op.slot, adjoint))
         return
@@ -202,11 +200,12 @@ def _send_to_inputs(
             f"got {len(grads)}."
         )
     for value, grad in zip(inputs, grads, strict=True):
-        if grad is not None and value.requires_grad:
-            if value in partials:
-                partials[value].append(grad)
-            else:
-                partials[value] = [grad]
+        if grad is None or not value.requires_grad:
+            continue
+        if value in partials:
+            partials[value].append(grad)
+        else:
+            partials[value] = [grad]
 
 
 class _Slot(NamedTuple):
@@ -217,9 +216,16 @@ class _Slot(NamedTuple):
 
 
 def _total(node: Any, contributions: list[Any]) -> Any:
-    """The sum of the partial adjoints of `node`; of a TensorTuple, slot by slot."""
-    if not any(type(partial) is _Slot for partial in contributions):
-        return sum_node_list(contributions)
+    """The adjoint of `node`: the sum of the partial ones, as its hooks leave it."""
+    adjoint = contributions[0]
+    if len(contributions) > 1 or type(adjoint) is _Slot:
+        by_slot = any(type(partial) is _Slot for partial in contributions)
+        adjoint = _total_by_slot(node, contributions) if by_slot else sum_node_list(contributions)
+    return adjoint if node.op is not None and node._hooks is None else _after_hooks(node, adjoint)
+
+
+def _total_by_slot(node: Any, contributions: list[Any]) -> Any:
+    """The sum of partial adjoints of a TensorTuple."""
     slots: list[list[Any]] = [[] for _ in range(len(node))]
     for partial in contributions:
         entries = [partial] if isinstance(partial, _Slot) else map(_Slot, range(len(node)), partial)

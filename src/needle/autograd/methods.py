@@ -23,6 +23,9 @@ __all__ = ["TensorMethods"]
 
 Axes = int | Sequence[int] | None
 
+# What an operator returns for an operand it knows nothing of; Python then asks the operand.
+_NO: Any = NotImplemented
+
 
 def _is_scalar(other: Any) -> bool:
     """A number, a NumPy scalar, or an array of one element and at most one axis."""
@@ -39,9 +42,7 @@ def _binary(
         return elementwise(tensor, other)
     if _is_scalar(other):
         return with_scalar(tensor, other)
-    if isinstance(other, NDArray):
-        return elementwise(tensor, _constant(other))
-    return cast("Tensor", NotImplemented)
+    return elementwise(tensor, _constant(other)) if isinstance(other, NDArray) else _NO
 
 
 def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> Tensor:
@@ -50,9 +51,7 @@ def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> T
         value = np.asarray(other).reshape(()).item()
         dtype = tensor.dtype if is_floating(tensor.dtype) else None
         return elementwise(_constant(np.asarray(value, dtype=dtype)), tensor)
-    if isinstance(other, NDArray):
-        return elementwise(_constant(other), tensor)
-    return cast("Tensor", NotImplemented)
+    return elementwise(_constant(other), tensor) if isinstance(other, NDArray) else _NO
 
 
 def _constant(array: Any) -> Tensor:
@@ -78,7 +77,7 @@ class TensorMethods:
 
     def __sub__(self: Any, other: Any) -> Tensor:
         if isinstance(other, TensorMethods):
-            return needle.ops.add(self, -cast("Tensor", other))
+            return needle.ops.add(self, needle.ops.negate(cast("Any", other)))
         return _binary(self, other, _subtract, _subtract_scalar)
 
     def __neg__(self: Any) -> Tensor:
@@ -87,9 +86,9 @@ class TensorMethods:
     def __matmul__(self: Any, other: Any) -> Tensor:
         if isinstance(other, NDArray):
             other = _constant(other)
-        if isinstance(other, TensorMethods):
-            return needle.ops.matmul(self, cast("Tensor", other))
-        return cast("Tensor", NotImplemented)
+        if not isinstance(other, TensorMethods):
+            return cast("Tensor", _NO)
+        return needle.ops.matmul(self, other)  # type: ignore[arg-type]  # only Tensors mix this in
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -104,9 +103,7 @@ class TensorMethods:
         return _reflected(self, other, needle.ops.power)
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
-        if isinstance(other, NDArray):
-            return needle.ops.matmul(_constant(other), self)
-        return cast("Tensor", NotImplemented)
+        return needle.ops.matmul(_constant(other), self) if isinstance(other, NDArray) else _NO
 
     def __abs__(self: Any) -> Tensor:
         return needle.ops.abs(self)

@@ -16,15 +16,15 @@ __all__ = ["detect_anomaly", "enable_grad", "is_lazy", "lazy", "modes", "no_grad
 
 
 class _Modes(threading.local):
-    plain: bool = True  # nothing below is switched: the one look that an ordinary op takes
     grad_enabled: bool = True
     lazy: bool | None = None  # None: as the module global LAZY_MODE says
     anomaly: bool = False
+    plain: bool = True  # neither of these two is switched: the one look that an op takes
     recomputing: bool = False  # a checkpointed function is running for the second time
 
     def set(self, name: str, value: bool | None) -> None:
         setattr(self, name, value)
-        self.plain = self.grad_enabled and self.lazy is None and not self.anomaly
+        self.plain = self.lazy is None and not self.anomaly
 
 
 modes = _Modes()

@@ -222,15 +222,16 @@ class Value:
             raise
         result = cls.__new__(cls)
         data = _compute(op, arrays)
-        if requires_grad and op.differentiable:
+        if requires_grad and op.differentiable and modes.grad_enabled:
             result._set(op, inputs, data, True)
-        else:
-            result._set(None, (), data, False)
+        else:  # a leaf that does not require grad, as the class has it
+            package.TENSOR_COUNTER += 1
+            result.cached_data = data
         return result
 
 
 def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
-    """`make_from_op` under no_grad, lazy or detect_anomaly."""
+    """`make_from_op` under lazy or detect_anomaly."""
     _require_values(op, inputs)
     lazy = is_lazy()
     data = None if lazy else _compute(op, [value.realize_cached_data() for value in inputs])

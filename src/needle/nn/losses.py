@@ -8,6 +8,7 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
+from needle.backend_selection import primitives
 from needle.dtypes import is_floating, is_integer
 from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
 from needle.nn.checks import require_tensors
@@ -225,7 +226,7 @@ class SoftmaxLoss(Module):
         if logits.shape[0] == 0:
             raise ShapeError(f"SoftmaxLoss: expected one row or more, got {describe(logits)}.")
         classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits.shape[1])
-        return ops.cross_entropy(logits, classes).mean()
+        return ops.cross_entropy(logits, classes, mean=True)
 
 
 def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
@@ -248,11 +249,11 @@ def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
     if not is_integer(ids.dtype):
         with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
             ids = ids.astype(np.int64)
-    if ids.size and not 0 <= ids.min() <= ids.max() < classes:
+    if ids.size and ids.astype(np.uint64).max() >= classes:  # below 0 it is huge
         raise OutOfRangeError(
             f"{loss}: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
         )
-    return Tensor(ids, requires_grad=False)
+    return Tensor.make_const(primitives.from_numpy(ids))
 
 
 def _require_within_0_and_1(target: Any) -> None:

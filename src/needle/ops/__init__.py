@@ -122,10 +122,12 @@ from needle.ops.ops_logarithmic import (
     LogSoftmax,
     LogSumExp,
     Softmax,
+    SoftmaxMinusOneHot,
     cross_entropy,
     logsoftmax,
     logsumexp,
     softmax,
+    softmax_minus_one_hot,
 )
 from needle.ops.ops_tuple import (
     FusedAddScalars,
@@ -237,6 +239,7 @@ __all__ = [
     "Sign",
     "Sin",
     "Softmax",
+    "SoftmaxMinusOneHot",
     "Softplus",
     "Split",
     "Sqrt",
@@ -307,6 +310,7 @@ __all__ = [
     "silu",
     "sin",
     "softmax",
+    "softmax_minus_one_hot",
     "softplus",
     "split",
     "sqrt",

@@ -58,18 +58,13 @@ def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tens
 def unbroadcast(grad: Any, like: Any) -> Any:
     """The adjoint of broadcasting and of type promotion: sum `grad` down to what `like` is."""
     data, target = grad.realize_cached_data(), like.realize_cached_data()
-    if data.shape == target.shape and data.dtype == target.dtype:
-        return grad
-    if grad.shape != like.shape:
-        new = grad.ndim - like.ndim
-        stretched = [
-            new + axis
-            for axis, extent in enumerate(like.shape)
-            if extent == 1 and grad.shape[new + axis] != 1
-        ]
-        grad = grad.sum((*range(new), *stretched))
-        if grad.shape != like.shape:
-            grad = grad.reshape(like.shape)
-    if grad.dtype != like.dtype and is_floating(like.dtype):
-        grad = grad.astype(like.dtype)
+    given, wanted = data.shape, target.shape
+    if given != wanted:
+        new = len(given) - len(wanted)
+        stretched = [new + i for i, n in enumerate(wanted) if n == 1 and given[new + i] != 1]
+        grad = grad.sum((*range(new), *stretched), keepdims=new == 0)
+        if new and stretched:
+            grad = grad.reshape(wanted)
+    if data.dtype != target.dtype and is_floating(target.dtype):
+        grad = grad.astype(target.dtype)
     return grad

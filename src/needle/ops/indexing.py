@@ -135,7 +135,7 @@ class TakeAlong(TensorOp):
         if not is_integer(indices.dtype) or x.ndim != indices.ndim:
             kind = ShapeError if is_integer(indices.dtype) else DTypeError
             raise kind(f"take_along: expected {self.expects}, got {describe(x, indices)}.")
-        return x[_along(x.shape, indices, self.axis)]
+        return x[along(x.shape, indices, self.axis)]
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, indices = node.inputs
@@ -151,13 +151,13 @@ class ScatterAlong(TensorOp):
         self.shape, self.axis = shape, axis
 
     def compute(self, x: Array, indices: Array) -> Array:
-        return primitives.scatter_add(self.shape, _along(self.shape, indices, self.axis), x)
+        return primitives.scatter_add(self.shape, along(self.shape, indices, self.axis), x)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return TakeAlong(self.axis)(out_grad, node.inputs[1]), None
 
 
-def _along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
+def along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
     """An index that runs over every axis in step, and along `axis` through `indices`."""
     axis = normalize_axis("take_along", axis, len(shape))
     mesh = []

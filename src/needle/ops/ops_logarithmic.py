@@ -7,37 +7,53 @@ from typing import Any
 import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api, primitives
+from needle.backend_selection import Array, NDArray, array_api, primitives
 from needle.dtypes import is_floating
 from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
 from needle.ops.elementwise import exp
-from needle.ops.indexing import ScatterAlong
+from needle.ops.indexing import along
 
 __all__ = [
     "CrossEntropy",
     "LogSoftmax",
     "LogSumExp",
     "Softmax",
+    "SoftmaxMinusOneHot",
     "cross_entropy",
     "logsoftmax",
     "logsumexp",
     "softmax",
+    "softmax_minus_one_hot",
 ]
 
 
-def _shift(x: Array, axes: tuple[int, ...]) -> Array:
-    """What to subtract before exp: the largest element, or 0 where that is not finite."""
+def _largest(x: Array, axes: tuple[int, ...]) -> Array:
+    """The largest element along `axes`, which stay at length 1: what to take out before exp."""
     if not is_floating(x.dtype):
         x = x.astype(array_api.float64)
-    largest = array_api.max(x, axis=axes, keepdims=True, initial=-array_api.inf)
-    return array_api.where(array_api.isfinite(largest), largest, 0).astype(x.dtype, copy=False)
+    nothing = {"initial": -array_api.inf} if x.size == 0 else {}
+    return x.max(axis=axes, keepdims=True, **nothing)
+
+
+def _less_largest(x: Array, axes: tuple[int, ...]) -> Array:
+    """x less its largest element; NaN in a slice where that is infinite."""
+    with np.errstate(invalid="ignore"):
+        return x - _largest(x, axes)
 
 
 def _log_sum(shifted: Array, axes: tuple[int, ...]) -> Array:
     """log Σ exp, with the axes at length 1; -inf of nothing, and of nothing but -inf."""
     with np.errstate(divide="ignore"):
-        powers = array_api.exp(shifted)
-        return array_api.log(primitives.in_float32(array_api.sum, powers, axis=axes, keepdims=True))
+        return array_api.log(_sum(array_api.exp(shifted), axes))
+
+
+def _softmax(x: Array, axes: tuple[int, ...]) -> Array:
+    powers = array_api.exp(_less_largest(x, axes))
+    return powers / _sum(powers, axes)
+
+
+def _sum(x: Array, axes: tuple[int, ...]) -> Array:
+    return primitives.in_float32(NDArray.sum, x, axis=axes, keepdims=True)
 
 
 class LogSumExp(TensorOp):
@@ -52,7 +68,8 @@ class LogSumExp(TensorOp):
 
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsumexp", self.axes, x.ndim)
-        shift = _shift(x, axes)
+        largest = _largest(x, axes)
+        shift = array_api.where(array_api.isfinite(largest), largest, 0).astype(largest.dtype)
         result = _log_sum(x - shift, axes) + shift
         return result if self.keepdims else array_api.squeeze(result, axis=axes)
 
@@ -70,26 +87,55 @@ def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
 class CrossEntropy(TensorOp):
     """y[n] = log Σ_c exp(z[n, c]) - z[n, k[n]]: what -log softmax gives the class k[n].
 
-    z: (N, C), float; class ids k: (N, 1), integer -> y: (N, 1), z's dtype.
-    Gradient: dz = dy · (softmax(z) - 1 at the class).
+    z: (N, C), float; class ids k: (N, 1), integer -> y: (N, 1), or its mean (0-d); z's dtype.
+    Gradient: dz = (softmax(z) - 1 at the class) · dy, divided by N for the mean.
     """
 
     name = "cross_entropy"
     expects = "logits [n, c] and class ids [n, 1] in 0..c-1"
 
+    def __init__(self, mean: bool = False) -> None:
+        self.mean = mean
+
     def compute(self, z: Array, classes: Array) -> Array:
-        shifted = z - _shift(z, (1,))
-        return _log_sum(shifted, (1,)) - array_api.take_along_axis(shifted, classes, axis=1)
+        shifted = _less_largest(z, (1,))
+        rows = _log_sum(shifted, (1,)) - shifted[along(shifted.shape, classes, 1)]
+        return primitives.in_float32(NDArray.mean, rows) if self.mean else rows
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         z, classes = node.inputs
-        at_class = ScatterAlong(z.shape, 1)(out_grad, classes)
-        return softmax(z, 1) * out_grad - at_class, None
+        share = out_grad / z.shape[0] if self.mean else out_grad
+        return SoftmaxMinusOneHot()(z, classes) * share, None
 
 
-def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """-log softmax(logits) at the class ids: (N, C), (N, 1) -> (N, 1)."""
-    return CrossEntropy()(logits, classes)
+class SoftmaxMinusOneHot(TensorOp):
+    """y[n] = softmax(z[n]), less 1 at the class k[n]: the slope of cross-entropy.
+
+    z: (N, C), float; class ids k: (N, 1), integer -> y: (N, C), z's dtype.
+    Gradient: that of softmax, dz = p · (dy - Σ dy · p).
+    """
+
+    name = "softmax_minus_one_hot"
+    expects = CrossEntropy.expects
+
+    def compute(self, z: Array, classes: Array) -> Array:
+        y = _softmax(z, (1,))
+        y[along(y.shape, classes, 1)] -= 1
+        return y
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        p = softmax(node.inputs[0], 1)
+        return p * (out_grad - (out_grad * p).sum(1, keepdims=True)), None
+
+
+def softmax_minus_one_hot(logits: Tensor, classes: Tensor) -> Tensor:
+    """softmax(logits), less 1 at the class ids: (N, C), (N, 1) -> (N, C)."""
+    return SoftmaxMinusOneHot()(logits, classes)
+
+
+def cross_entropy(logits: Tensor, classes: Tensor, mean: bool = False) -> Tensor:
+    """-log softmax(logits) at the class ids: (N, C), (N, 1) -> (N, 1), or the mean of that."""
+    return CrossEntropy(mean)(logits, classes)
 
 
 class LogSoftmax(TensorOp):
@@ -104,7 +150,7 @@ class LogSoftmax(TensorOp):
 
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsoftmax", self.axis, x.ndim)
-        shifted = x - _shift(x, axes)
+        shifted = _less_largest(x, axes)
         return shifted - _log_sum(shifted, axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -127,9 +173,7 @@ class Softmax(TensorOp):
         self.axis = axis
 
     def compute(self, x: Array) -> Array:
-        axes = normalize_axes("softmax", self.axis, x.ndim)
-        powers = array_api.exp(x - _shift(x, axes))
-        return powers / primitives.in_float32(array_api.sum, powers, axis=axes, keepdims=True)
+        return _softmax(x, normalize_axes("softmax", self.axis, x.ndim))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return node * (out_grad - (out_grad * node).sum(self.axis, keepdims=True))

@@ -114,6 +114,8 @@ class Optimizer:
 
     def _fitting(self, grad: Any, p: Tensor) -> Tensor:
         """The gradient, in the dtype of its parameter."""
+        if isinstance(grad, Tensor) and grad.shape == p.shape and grad.dtype == p.dtype:
+            return grad
         if not isinstance(grad, Tensor):
             raise DTypeError(
                 f"{type(self).__name__}.step: expected the gradient of {self._label(p)} "
@@ -124,7 +126,7 @@ class Optimizer:
                 f"{type(self).__name__}.step: expected a gradient of the shape of "
                 f"{self._label(p)}, got {describe(grad)}."
             )
-        return grad if grad.dtype == p.dtype else grad.detach().astype(p.dtype)
+        return grad.detach().astype(p.dtype)
 
     def _name_those_without_gradient(self) -> None:
         name = f"{type(self).__name__}.step"
