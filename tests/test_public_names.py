@@ -32,7 +32,7 @@ PACKAGES = [needle.autograd, needle.ops, needle.init, needle.nn, needle.optim, n
 INTERNAL = {
     "needle.ops.arithmetic": {"ScalarOp"},
     "needle.ops.broadcasting": {
-        "Axes", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast",
+        "Axes", "along", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast",
     },
     "needle.ops.reductions": {"Extreme", "Reduction"},
     "needle.nn.checks": {"require_positive", "require_tensors"},

@@ -161,7 +161,7 @@ def test_an_op_that_returns_too_few_gradients_is_named():
             return out_grad
 
     y = Forgetful()(ndl.Tensor([1.0]), ndl.Tensor([1.0]))
-    with pytest.raises(GradientError, match="forgetful: expected .* 2 gradients, one per input"):
+    with pytest.raises(GradientError, match=r"forgetful: expected .* 2 gradients, one per input"):
         y.backward()
 
 

@@ -134,7 +134,7 @@ def test_anomaly_names_the_op_and_the_line_of_a_nan():
 
 def test_anomaly_names_the_input_that_was_bad_already():
     bad = ndl.Tensor([np.inf])
-    with ndl.detect_anomaly(), pytest.raises(NonFiniteError, match="add: .*already in input 1"):
+    with ndl.detect_anomaly(), pytest.raises(NonFiniteError, match=r"add: .*already in input 1"):
         ndl.Tensor([1.0]) + bad
 
 

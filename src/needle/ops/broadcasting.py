@@ -1,4 +1,4 @@
-"""Axes and broadcasting: what several gradients need, once."""
+"""Axes, indices along them, and broadcasting: what several operators need, once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from needle.autograd.tensor import Tensor
+from needle.backend_selection import Array, array_api
 from needle.dtypes import is_floating
 from needle.errors import AxisError, DTypeError
 
-__all__ = ["Axes", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = ["Axes", "along", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
 
 Axes = int | Sequence[int] | None
 
@@ -45,6 +46,18 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
     if axis is None or isinstance(axis, (tuple, list)):
         raise DTypeError(f"{op}: expected one axis, an int, got {axis!r}.")
     return normalize_axes(op, axis, ndim)[0]
+
+
+def along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
+    """An index that runs over every axis in step, and along `axis` through `indices`."""
+    axis = normalize_axis("take_along", axis, len(shape))
+    if len(indices.shape) != len(shape):
+        raise ValueError(f"expected indices with {len(shape)} axes, got {len(indices.shape)}")
+    mesh = []
+    for position, extent in enumerate(shape):
+        line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
+        mesh.append(indices if position == axis else array_api.arange(extent).reshape(line))
+    return tuple(mesh)
 
 
 def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, ShapeError, describe
-from needle.ops.broadcasting import normalize_axis
+from needle.ops.broadcasting import along, normalize_axis
 
 __all__ = [
     "GetItem",
@@ -155,16 +155,6 @@ class ScatterAlong(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return TakeAlong(self.axis)(out_grad, node.inputs[1]), None
-
-
-def along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
-    """An index that runs over every axis in step, and along `axis` through `indices`."""
-    axis = normalize_axis("take_along", axis, len(shape))
-    mesh = []
-    for position, extent in enumerate(shape):
-        line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
-        mesh.append(indices if position == axis else array_api.arange(extent).reshape(line))
-    return tuple(mesh)
 
 
 def _index_tensor(indices: Any) -> Tensor:

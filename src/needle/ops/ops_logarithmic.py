@@ -9,9 +9,8 @@ import numpy as np
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, NDArray, array_api, primitives
 from needle.dtypes import is_floating
-from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
+from needle.ops.broadcasting import Axes, along, expand_reduced, normalize_axes
 from needle.ops.elementwise import exp
-from needle.ops.indexing import along
 
 __all__ = [
     "CrossEntropy",
@@ -53,7 +52,7 @@ def _softmax(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _sum(x: Array, axes: tuple[int, ...]) -> Array:
-    return primitives.in_float32(NDArray.sum, x, axis=axes, keepdims=True)
+    return primitives.in_float32(array_api.sum, x, axis=axes, keepdims=True)
 
 
 class LogSumExp(TensorOp):

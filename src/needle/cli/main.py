@@ -1,0 +1,55 @@
+"""The command line: which job to do, and what goes wrong as one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from needle.cli.options import parse
+from needle.errors import NeedleError, NonFiniteError
+
+__all__ = ["main"]
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments (default: the process's) ask; returns the exit status.
+
+    0 done; 1 the training failed (NaN or Inf); 2 something asked for cannot be; 130 Ctrl-C.
+    """
+    job, options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(job, options)
+    except KeyboardInterrupt:
+        return _fail(job, "interrupted.", INTERRUPTED)
+    except NonFiniteError as error:
+        return _fail(job, error, FAILED)
+    except (NeedleError, OSError) as error:
+        return _fail(job, error, MISUSED)
+
+
+def _run(job: str, options: Any) -> int:
+    """Each job is imported when it is asked for: `needle info` needs no training loop."""
+    if job == "train":
+        from needle.cli.train import train
+
+        return INTERRUPTED if train(options).interrupted else DONE
+    if job == "predict":
+        from needle.cli.predict import predict
+
+        predict(options)
+    else:
+        from needle.cli.info import info
+
+        info(options)
+    return DONE
+
+
+def _fail(job: str, error: Any, status: int) -> int:
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}." if error.filename else error.strerror
+    print(f"needle {job}: {' '.join(message.split())}", file=sys.stderr)
+    return status

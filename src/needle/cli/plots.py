@@ -1,0 +1,134 @@
+"""The pictures of a training job. Matplotlib is imported when the first is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from needle.cli.fit import Epoch
+from needle.errors import MissingDependencyError
+from needle.files import replacing
+
+__all__ = ["confusion_matrix", "learning_curves"]
+
+_TRAIN_COLOUR, _TEST_COLOUR, _GRID = "#2f6db5", "#c2621b", "#dddddd"
+_MOST_LABELLED = 20  # classes; of more, the counts and most of the names would not be readable
+
+
+def learning_curves(history: Sequence[Epoch], path: Path) -> None:
+    """Loss and accuracy after each epoch, on training and on test data, as a PNG."""
+    figure = _figure(10.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    epochs = [epoch.epoch for epoch in history]
+    losses = [epoch.loss for epoch in history], [epoch.test_loss for epoch in history]
+    shares = (
+        [100 * epoch.accuracy for epoch in history],
+        [100 * epoch.test_accuracy for epoch in history],
+    )
+    _curves(left, epochs, *losses)
+    _curves(right, epochs, *shares)
+    left.set(title="Loss", ylabel="mean cross-entropy per example (nats)")
+    left.set_ylim(0, 1.05 * max([*losses[0], *losses[1]], default=1.0))
+    right.set(title=_best(history), ylabel="accuracy (% of examples)")
+    _save(figure, path)
+
+
+def confusion_matrix(
+    actual: np.ndarray[Any, Any],
+    predicted: np.ndarray[Any, Any],
+    class_names: Sequence[str],
+    path: Path,
+) -> None:
+    """How often each class was taken for each, as a PNG; colour is the share of its row."""
+    classes = len(class_names)
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (actual, predicted), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(4.8, 2.2 + 0.45 * classes), 12.0)
+    figure = _figure(side + 0.8, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    right, of = int(np.trace(counts)), len(actual)
+    axes.set(
+        title=f"{right:,} of {of:,} test examples right ({100 * right / of:.1f} %)",
+        xlabel="predicted class",
+        ylabel="actual class",
+    )
+    _label_classes(axes, class_names)
+    if classes <= _MOST_LABELLED:
+        _write_counts(axes, counts, shares)
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
+    bar.set_label("share of the actual class")
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure of width x height inches, drawn in memory: no window system is asked for."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pictures: expected matplotlib to be installed, got none, so no PNGs. "
+            'Hint: pip install "needle-dl[demo]".'
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _curves(axes: Any, epochs: list[int], train: list[float], test: list[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    marker = "o" if len(epochs) < 40 else None
+    style = {"marker": marker, "markersize": 3.5, "linewidth": 1.8}
+    axes.plot(epochs, train, color=_TRAIN_COLOUR, label="training", **style)
+    axes.plot(epochs, test, color=_TEST_COLOUR, label="test", **style)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, max(epochs, default=1) + 0.5)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _best(history: Sequence[Epoch]) -> str:
+    if not history:
+        return "Accuracy"
+    return f"Accuracy (at the end {100 * history[-1].test_accuracy:.1f} % on test data)"
+
+
+def _label_classes(axes: Any, class_names: Sequence[str]) -> None:
+    if len(class_names) > 4 * _MOST_LABELLED:
+        return
+    ticks = range(len(class_names))
+    short = [name if len(name) <= 16 else f"{name[:15]}…" for name in class_names]
+    turned = 0 if max(map(len, short)) <= 3 else 45
+    size = 10 if len(class_names) <= _MOST_LABELLED else 5
+    axes.set_xticks(
+        ticks, short, rotation=turned, ha="right" if turned else "center", fontsize=size
+    )
+    axes.set_yticks(ticks, short, fontsize=size)
+
+
+def _write_counts(axes: Any, counts: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{count:,}" if count else "·",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if shares[row, column] > 0.5 else "#333333",
+            fontweight="normal" if row == column or not count else "bold",
+        )

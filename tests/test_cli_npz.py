@@ -1,0 +1,142 @@
+"""An .npz file of the user's: what is taken, and the line that says what is wrong with another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from needle.cli.main import main
+from needle.cli.npz import read_npz
+from needle.errors import DTypeError, FileFormatError, OutOfRangeError, ShapeError
+
+X = np.linspace(0, 1, 12, dtype="float64").reshape(6, 2)
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(**arrays) -> Path:
+        np.savez(tmp_path / "my.npz", **arrays)
+        return tmp_path / "my.npz"
+
+    return write
+
+
+def test_one_pair_of_arrays(save):
+    found = read_npz(save(X=X, y=Y))
+    assert found.x.dtype == np.float32
+    assert found.y.tolist() == Y.tolist()
+    assert found.test_x is None
+    assert found.class_names == ("0", "1", "2")
+
+
+def test_a_training_and_a_test_pair(save):
+    found = read_npz(save(x_train=X, y_train=Y, x_test=X[:2], y_test=Y[:2]))
+    assert len(found.x) == 6
+    assert len(found.test_x) == len(found.test_y) == 2
+
+
+def test_names_of_classes(save):
+    found = read_npz(save(X=X, y=Y, class_names=np.array(["cat", "dog", "owl"])))
+    assert found.class_names == ("cat", "dog", "owl")
+
+
+def test_uint8_is_divided_by_255_and_floats_are_not(save):
+    pixels = np.array([[0, 255], [51, 0]], dtype=np.uint8)
+    assert read_npz(save(X=pixels, y=[0, 1])).x.tolist() == [[0, 1], [np.float32(0.2), 0]]
+    assert read_npz(save(X=pixels.astype(float), y=[0, 1])).x.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("x", "scale"),
+    [
+        (X, 1 / 255),
+        (X * 9, None),
+        (X - 0.5, None),
+        ((X * 255).astype(np.uint8), 1 / 255),
+        ((X * 255).astype(int), None),
+    ],
+    ids=["0..1", "0..9", "negative", "uint8", "int64"],
+)
+def test_pixels_are_known_by_dtype_or_range(save, x, scale):
+    assert read_npz(save(X=x, y=Y)).scale == scale
+
+
+@pytest.mark.parametrize("y", [Y.astype(float), Y.astype(np.uint8), Y > 0])
+def test_whole_floats_and_bools_are_class_ids(save, y):
+    assert read_npz(save(X=X, y=y)).y.dtype == np.int64
+
+
+def test_one_class_still_makes_two(save):
+    assert read_npz(save(X=X, y=Y * 0)).class_names == ("0", "1")
+
+
+BAD = [
+    ({"x": X, "labels": Y}, FileFormatError, "expected arrays X and y, or x_train, y_train, "),
+    ({"X": X}, FileFormatError, "got X."),
+    ({}, FileFormatError, "got none."),
+    ({"x_train": X, "y_train": Y, "x_test": X}, FileFormatError, "got no y_test."),
+    ({"X": X, "y": Y[:5]}, ShapeError, "of one length, got float64[6,2] and int64[5]."),
+    ({"X": Y, "y": Y}, ShapeError, "expected X (N, ...) and y (N,)"),
+    ({"X": X, "y": np.eye(3)[Y]}, ShapeError, "For one-hot rows: y.argmax(1)."),
+    ({"X": X[:0], "y": Y[:0]}, ShapeError, "expected examples in X, got float64[0,2]."),
+    ({"X": X[:, :0], "y": Y}, ShapeError, "expected examples in X, got float64[6,0]."),
+    ({"X": X, "y": Y + 0.5}, DTypeError, "expected whole class ids in y, got 0.5 at y[0]."),
+    ({"X": X, "y": Y * np.nan}, DTypeError, "expected whole class ids in y, got nan at y[0]."),
+    ({"X": X, "y": Y.astype(str)}, DTypeError, "expected class ids in y, got <U21[6]."),
+    ({"X": X, "y": Y - 1}, OutOfRangeError, "expected labels 0..C-1 in y, got -1."),
+    ({"X": X, "y": Y * 100}, OutOfRangeError, "than the 6 examples, got label 200."),
+    ({"X": X * [1, np.nan], "y": Y}, OutOfRangeError, "got nan at X[0, 1] (6 such in all)."),
+    ({"X": X + 1e300, "y": Y}, OutOfRangeError, "expected finite float32 numbers in X, got 1e+300"),
+    ({"X": X + 1j, "y": Y}, DTypeError, "expected real numbers in X, got complex128[6,2]."),
+    ({"X": X, "y": Y, "class_names": ["a"]}, ShapeError, "expected 3 class_names"),
+    (
+        {"x_train": X, "y_train": Y, "x_test": X[:, :1], "y_test": Y},
+        ShapeError,
+        "of one shape but for their length, got float32[6,2] and float32[6,1].",
+    ),
+    (
+        {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 3},
+        OutOfRangeError,
+        "expected labels 0..2 in y_test as in y_train, got 5.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arrays", "error", "text"), BAD)
+def test_what_cannot_be_used_is_refused_with_the_reason(save, arrays, error, text):
+    path = save(**arrays)
+    with pytest.raises(error) as caught:
+        read_npz(path)
+    assert text in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: expected")
+
+
+def test_an_array_of_objects_is_not_unpickled(save):
+    with pytest.raises(FileFormatError, match=r"expected an \.npz file of plain arrays"):
+        read_npz(save(X=np.array([object()]), y=np.array([0])))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 truncated"])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "my.npz"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"expected an \.npz file of plain arrays"):
+        read_npz(path)
+
+
+def test_a_truncated_file_is_refused(save):
+    path = save(X=X, y=Y)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(FileFormatError, match=r"expected an \.npz file of plain arrays"):
+        read_npz(path)
+
+
+def test_a_batch_larger_than_the_data_is_refused(save, capsys):
+    path = save(X=X, y=Y)
+    assert main(["train", "--data", str(path), "--batch-size", "6"]) == 2
+    assert capsys.readouterr().err == (
+        "needle train: --batch-size: expected at most the 5 training examples, got 6.\n"
+    )
