@@ -34,7 +34,7 @@ xavier_normal kaiming_uniform kaiming_normal""")
 SUBMODULES = names("""
 autograd ops init nn optim data backend_selection backend_numpy
 ops.ops_mathematic ops.ops_logarithmic ops.ops_tuple init.init_basic init.init_initializers
-nn.nn_basic data.data_basic data.data_transforms""")
+nn.nn_basic nn.layers data.data_basic data.data_transforms""")
 
 
 @pytest.mark.parametrize("name", names("Tensor TensorTuple autograd ops init nn optim data"))

@@ -1,7 +1,7 @@
 """Modules: what networks are built from.
 
 module         Parameter, Module: finding parameters, training mode, state on disk, moving
-nn_basic       Linear, Flatten, Sequential, Residual, Dropout, Identity
+layers         Linear, Flatten, Sequential, Residual, Dropout, Identity
 activations    ReLU and the other nonlinearities as modules
 normalization  BatchNorm1d, LayerNorm1d
 losses         what training minimises
@@ -20,6 +20,7 @@ from needle.nn.activations import (
     Softplus,
     Tanh,
 )
+from needle.nn.layers import Dropout, Flatten, Identity, Linear, Residual, Sequential
 from needle.nn.losses import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -29,7 +30,6 @@ from needle.nn.losses import (
     SoftmaxLoss,
 )
 from needle.nn.module import Module, Parameter
-from needle.nn.nn_basic import Dropout, Flatten, Identity, Linear, Residual, Sequential
 from needle.nn.normalization import BatchNorm1d, LayerNorm1d
 
 __all__ = [

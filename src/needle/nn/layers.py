@@ -1,0 +1,151 @@
+"""The layers that networks of any kind use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from needle import init
+from needle.autograd import Tensor
+from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors
+from needle.nn.module import Module, Parameter
+
+__all__ = ["Dropout", "Flatten", "Identity", "Linear", "Residual", "Sequential"]
+
+
+class Identity(Module):
+    """x itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Linear(Module):
+    """y = x W + b.
+
+    x: (..., in_features) -> y: (..., out_features)
+    weight: (in_features, out_features), kaiming_uniform, drawn first
+    bias: (1, out_features), kaiming_uniform with fan_in = out_features; None with bias=False
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        require_positive("Linear", in_features=in_features, out_features=out_features)
+        self.in_features = in_features
+        self.out_features = out_features
+        like = {"device": device, "dtype": dtype}
+        self.weight = Parameter(init.kaiming_uniform(in_features, out_features, **like))
+        self.bias: Parameter | None = None
+        if bias:
+            draw = init.kaiming_uniform(out_features, 1, **like)
+            self.bias = Parameter(draw.reshape((1, out_features)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Linear", x)
+        if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
+            raise ShapeError(
+                f"Linear: expected x [..., {self.weight.shape[0]}], got {describe(x)}."
+            )
+        y = x @ self.weight
+        if self.bias is None:
+            return y
+        if x.ndim == 1:  # keep a vector a vector
+            return y + self.bias.reshape((self.out_features,))
+        return y + self.bias
+
+    def extra_repr(self) -> str:
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+class Flatten(Module):
+    """(B, d1, d2, ...) -> (B, d1 · d2 · ...)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Flatten", x)
+        if x.ndim < 1:
+            raise ShapeError(f"Flatten: expected x [B, ...], got {describe(x)}.")
+        return x.reshape((x.shape[0], math.prod(x.shape[1:])))
+
+
+class Sequential(Module):
+    """The modules one after another, each on the last one's result. `modules` is their tuple.
+
+    >>> import needle as ndl
+    >>> model = ndl.nn.Sequential(ndl.nn.Linear(4, 3), ndl.nn.ReLU(), ndl.nn.Linear(3, 2))
+    >>> len(model), model[1], model[:2].num_parameters()
+    (3, ReLU(), 15)
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for module in modules:
+            _require_module("Sequential", module)
+        self.modules = modules
+
+    def forward(self, x: Any) -> Any:
+        for module in self.modules:
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+    def __getitem__(self, index: int | slice) -> Module:
+        found = self.modules[index]
+        return Sequential(*found) if isinstance(found, tuple) else found
+
+
+class Residual(Module):
+    """fn(x) + x. He et al., "Deep Residual Learning", 2016, eq. 1."""
+
+    def __init__(self, fn: Module) -> None:
+        super().__init__()
+        _require_module("Residual", fn)
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x) + x  # type: ignore[no-any-return]
+
+
+class Dropout(Module):
+    """In training, zero each element with probability p and divide the others by 1 - p.
+
+    Draws: `numpy.random.rand(*x.shape)`; an element is kept where its draw is ≤ 1 - p.
+    In evaluation, x itself. Srivastava et al., "Dropout", 2014.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise OptionError(f"Dropout: expected p in [0, 1], got {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Dropout", x)
+        if not self.training:
+            return x
+        keep = 1 - self.p
+        mask = init.randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
+        return x * mask / keep if keep else x * 0
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def _require_module(container: str, module: Any) -> None:
+    """A class in place of its instance, or a list, is told now and not in the first forward."""
+    if isinstance(module, type) or not callable(module):
+        raise DTypeError(f"{container}: expected modules, got {module!r}.")
