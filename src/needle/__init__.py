@@ -9,7 +9,10 @@ needle.Tensor([2. 4. 6.])
 
 from __future__ import annotations
 
-from needle import autograd, data, errors, init, nn, ops, optim
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from needle import autograd, errors, init, nn, ops
 from needle.autograd import (
     Op,
     Tensor,
@@ -192,6 +195,9 @@ from needle.ops import (
 )
 from needle.serialization import load, save
 from needle.version import __version__
+
+if TYPE_CHECKING:
+    from needle import data, optim
 
 __all__ = [
     "BACKEND",
@@ -377,3 +383,16 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+# Loaded when first named: a third of what `import needle` would cost, and not every user's.
+_LAZY = ("data", "optim")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return import_module(f"needle.{name}")
+    raise AttributeError(f"module 'needle' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
