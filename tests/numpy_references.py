@@ -68,6 +68,13 @@ def softmax_minus_one_hot(z: np.ndarray, classes: np.ndarray) -> Any:
     return softmax(z, 1) - np.eye(z.shape[1])[classes[:, 0]]
 
 
+def matmul(
+    a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_b: bool = False
+) -> Any:
+    a = np.swapaxes(a, -1, -2) if transpose_a else a
+    return a @ (np.swapaxes(b, -1, -2) if transpose_b else b)
+
+
 def einsum(*arrays: np.ndarray, subscripts: str) -> Any:
     return np.einsum(subscripts, *arrays)
 

@@ -17,6 +17,7 @@ from numpy_references import (
     erf,
     gelu,
     logsumexp,
+    matmul,
     reducing,
     scattered,
     scattered_along,
@@ -401,12 +402,17 @@ BAD_TRIANGLES = [
 ]
 
 ROWS_LINALG = [
-    Row(ops.MatMul, ops.matmul, np.matmul, [case(*shapes) for shapes in MATMULS],
+    Row(ops.MatMul, ops.matmul, matmul,
+        [*[case(*shapes) for shapes in MATMULS],
+         case((3, 2), (3, 4), transpose_a=True), case((2, 3), (4, 3), transpose_b=True),
+         case((5, 3, 2), (4, 3), transpose_a=True, transpose_b=True)],
         [bad(errors.ShapeError,
              r"expected a \[\.\.\., m, k\] and b \[\.\.\., k, n\], got float64\[2,3\] and "
              r"float64\[2,3\]", (2, 3), (2, 3)),
          bad(errors.ShapeError, r"float64\[\]", (), (2, 3)),
-         bad(errors.ShapeError, r"got float64\[2,2,3\]", (2, 2, 3), (3, 3, 2))]),
+         bad(errors.ShapeError, r"got float64\[2,2,3\]", (2, 2, 3), (3, 3, 2)),
+         bad(errors.ShapeError, r"a \[\.\.\., k, m\] and b \[\.\.\., k, n\], got float64\[2,3\]",
+             (2, 3), (3, 2), transpose_a=True)]),
     Row(ops.Einsum, _spelled, einsum,
         [case(*shapes, subscripts=subscripts) for subscripts, *shapes in EINSUMS],
         [bad(errors.ShapeError, "expected 2 arrays for 'ij,jk', got 1", (2, 3),

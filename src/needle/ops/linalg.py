@@ -18,13 +18,25 @@ class MatMul(TensorOp):
     """y = a b: the matrix product over the last two axes; leading axes broadcast.
 
     a: (..., M, K), b: (..., K, N) -> y: (..., M, N). A vector on the left is a row, on the right a
-    column, and y lacks its axis, as in NumPy.
+    column, and y lacks its axis, as in NumPy. With transpose_a, transpose_b that matrix is given
+    as its transpose, and nothing is copied.
     Gradient: da = dy bᵀ, db = aᵀ dy, summed over what broadcasting repeated.
     """
 
     expects = "a [..., m, k] and b [..., k, n]"
 
+    def __init__(self, transpose_a: bool = False, transpose_b: bool = False) -> None:
+        self.transpose_a, self.transpose_b = transpose_a, transpose_b
+        if transpose_a:
+            self.expects = self.expects.replace("m, k", "k, m")
+        if transpose_b:
+            self.expects = self.expects.replace("k, n", "n, k")
+
     def compute(self, a: Array, b: Array) -> Array:
+        if self.transpose_a:
+            a = array_api.swapaxes(a, -1, -2)
+        if self.transpose_b:
+            b = array_api.swapaxes(b, -1, -2)
         product = array_api.matmul(a, b)
         if product.dtype != a.dtype and a.dtype == b.dtype:  # NumPy multiplies bfloat16 as float32
             product = product.astype(a.dtype)
@@ -32,24 +44,42 @@ class MatMul(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         a, b = node.inputs
-        row, column = a.ndim == 1, b.ndim == 1
-        # vectors as the matrices that they stand for
-        a2 = a.reshape((1, *a.shape)) if row else a
-        b2 = b.reshape((*b.shape, 1)) if column else b
-        if row or column:
-            batch = out_grad.shape[: out_grad.ndim - (not row) - (not column)]
-            out_grad = out_grad.reshape((*batch, a2.shape[-2], b2.shape[-1]))
-        da = unbroadcast(out_grad @ b2.transpose(), a2) if a.requires_grad else None
-        db = unbroadcast(a2.transpose() @ out_grad, b2) if b.requires_grad else None
+        if a.ndim == 1 or b.ndim == 1:
+            return _gradient_with_vector(out_grad, a, b)
+        turned_a, turned_b = self.transpose_a, self.transpose_b
+        da = db = None
+        if a.requires_grad and turned_a:
+            da = MatMul(turned_b, True)(b, out_grad)
+        elif a.requires_grad:
+            da = MatMul(False, not turned_b)(out_grad, b)
+        if b.requires_grad and turned_b:
+            db = MatMul(True, turned_a)(out_grad, a)
+        elif b.requires_grad:
+            db = MatMul(not turned_a, False)(a, out_grad)
         return (
-            da.reshape(a.shape) if row and da is not None else da,
-            db.reshape(b.shape) if column and db is not None else db,
+            None if da is None else unbroadcast(da, a),
+            None if db is None else unbroadcast(db, b),
         )
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product, over the last two axes; leading axes broadcast."""
-    return MatMul()(a, b)
+def _gradient_with_vector(out_grad: Tensor, a: Tensor, b: Tensor) -> Any:
+    """The gradient by way of the row and the column that vectors stand for."""
+    row, column = a.ndim == 1, b.ndim == 1
+    a2 = a.reshape((1, *a.shape)) if row else a
+    b2 = b.reshape((*b.shape, 1)) if column else b
+    batch = out_grad.shape[: out_grad.ndim - (not row) - (not column)]
+    dy = out_grad.reshape((*batch, a2.shape[-2], b2.shape[-1]))
+    da = unbroadcast(dy @ b2.transpose(), a2).reshape(a.shape) if a.requires_grad else None
+    db = unbroadcast(a2.transpose() @ dy, b2).reshape(b.shape) if b.requires_grad else None
+    return da, db
+
+
+def matmul(a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """The matrix product, over the last two axes, of matrices or their transposes.
+
+    Leading axes broadcast.
+    """
+    return MatMul(transpose_a, transpose_b)(a, b)
 
 
 class Einsum(TensorOp):
