@@ -40,7 +40,7 @@ types: $(VENV)/.has-lint
 	$(BIN)/mypy
 
 docs: $(VENV)/.has-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.has-demo
 	$(BIN)/python benchmarks/two_layer_step.py $(ARGS)

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from needle import autograd as package
 
 __all__ = ["detect_anomaly", "enable_grad", "is_lazy", "lazy", "modes", "no_grad", "recomputing"]
@@ -88,9 +90,10 @@ def detect_anomaly() -> Iterator[None]:
     """Raise `NonFiniteError` where the first NaN or Inf appears, in the forward pass or backward.
 
     The message names the op, the line that called it, and whether its inputs were still finite.
-    Every result is looked at, so use it to find a fault, not to train.
+    NumPy's own warnings are silent meanwhile. Every result is looked at, so use it to find a fault,
+    not to train.
     """
-    with _switched("anomaly", True):
+    with np.errstate(all="ignore"), _switched("anomaly", True):
         yield
 
 

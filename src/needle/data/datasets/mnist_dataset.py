@@ -98,7 +98,12 @@ def _open(path: Path) -> File:
 def _read_header(file: File, axes: int, path: Path) -> tuple[int, ...]:
     header = file.read(4 + 4 * axes)
     magic = int.from_bytes(header[:4], "big")
-    if len(header) < 4 + 4 * axes or magic != 2048 + axes:
+    if magic == 2048 + axes and len(header) < 4 + 4 * axes:
+        raise FileFormatError(
+            f"MNIST: expected a header of {4 + 4 * axes} bytes, got {len(header)} in {path}. "
+            "Was its download cut off?"
+        )
+    if magic != 2048 + axes:
         kind = {1: "labels", 3: "images"}
         hint = f" That is a file of {kind[4 - axes]}." if magic == 2048 + 4 - axes else ""
         raise FileFormatError(

@@ -1,0 +1,106 @@
+"""Everything the documentation shows is run: pages, README, and the examples of docstrings."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import markdown_pages as pages
+import pytest
+
+import needle as ndl
+import needle.testing
+import needle.visualize
+from needle.cli.options import parse
+from needle.errors import MissingDependencyError
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+DRAWN = ROOT / "docs" / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def _a_place_of_its_own(tmp_path, monkeypatch):
+    """Examples may write files; and some count live values, while earlier tests leave garbage."""
+    monkeypatch.chdir(tmp_path)
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if pages.blocks(PAGES[name])])
+def test_the_examples_of_a_page_run_and_print_what_it_shows(name):
+    _run_or_skip(pages.run_page, PAGES[name], ROOT / name)
+    for picture in Path().glob("*.svg"):
+        assert picture.read_bytes() == (DRAWN / picture.name).read_bytes(), (
+            f"{name} draws another {picture.name} than docs/pictures has. "
+            f"If the new one is right: cp {picture.resolve()} docs/pictures/"
+        )
+
+
+def _run_or_skip(run: Any, *args: Any) -> None:
+    try:
+        run(*args)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+def _docstrings() -> Iterator[Any]:
+    """File, text and line of each docstring in src/needle that has an example."""
+    for path in sorted((ROOT / "src" / "needle").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                text = ast.get_docstring(node, clean=False)
+                if text and ">>>" in text:
+                    name = f"{path.relative_to(ROOT / 'src')}:{getattr(node, 'name', '')}"
+                    yield pytest.param(path, text, node.body[0].lineno - 1, id=name)
+
+
+@pytest.mark.parametrize(("path", "text", "line"), list(_docstrings()))
+def test_the_example_of_a_docstring_prints_what_it_shows(path, text, line):
+    """Each on its own: an example imports what it uses."""
+    _run_or_skip(pages.run_doctest, text, {"__name__": "example"}, str(path), line)
+
+
+COMMAND = re.compile(r"^needle (.+?)(?: +#.*)?$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if pages.fenced(PAGES[name], "bash")])
+def test_the_command_lines_of_a_page_are_understood(name):
+    for block in pages.fenced(PAGES[name], "bash"):
+        for command in COMMAND.findall(block):
+            assert parse(command.split())
+
+
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+LINKS = {name: links for name, text in PAGES.items() if (links := LINK.findall(pages.prose(text)))}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_relative_links_lead_somewhere(name):
+    folder = (ROOT / name).parent
+    assert [link for link in LINKS[name] if not (folder / link).exists()] == []
+
+
+PUBLIC = [
+    *(ndl, ndl.autograd, ndl.data, ndl.errors, ndl.init, ndl.nn, ndl.ops, ndl.optim),
+    *(needle.testing, needle.visualize),
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_the_reference_has_the_module_of_every_public_name(module):
+    reference = "\n".join(text for name, text in PAGES.items() if "/reference/" in name)
+    shown = set(re.findall(r"^::: (\S+)", reference, re.MULTILINE))
+    homes = {getattr(module, name).__module__ for name in module.__all__ if _is_ours(module, name)}
+    assert {home for home in homes if not {home, home.rpartition(".")[0]} & shown} == set()
+
+
+def _is_ours(module: Any, name: str) -> bool:
+    return str(getattr(getattr(module, name), "__module__", "")).startswith("needle.")
