@@ -76,10 +76,18 @@ def test_gradients_without_a_graph():
         (lambda: ndl.grad(cube)(3.0), DTypeError, "argument 0 to be a Tensor"),
         (lambda: ndl.grad(cube, 1)(ndl.Tensor([1.0])), DTypeError, "argument 1"),
         (
-            lambda: ndl.grad(lambda x: ndl.Tensor([1.0], requires_grad=False))(ndl.Tensor([1.0])),
+            lambda: ndl.grad(ndl.Tensor([1.0]) * 2, ndl.Tensor([1.0], requires_grad=False)),
             GradientError,
-            "no graph",
+            "grad: expected tensors that require grad",
         ),
+        (lambda: ndl.grad([], ndl.Tensor([1.0])), DTypeError, "one Tensor or more"),
+        (
+            lambda: ndl.grad(ndl.Tensor([1.0]) * 2, ndl.Tensor([1.0]), []),
+            DTypeError,
+            "grad: expected one Tensor or more",
+        ),
+        (lambda: ndl.jacobian(lambda x: (x, x), ndl.Tensor([1.0])), DTypeError, "jacobian: .*f to"),
+        (lambda: ndl.hvp(cube, np.ones(1), np.ones(1)), DTypeError, "hvp: expected Tensors"),
         (
             lambda: ndl.hvp(cube, ndl.Tensor([1.0]), ndl.Tensor([1.0, 2.0])),
             ShapeError,
@@ -117,6 +125,53 @@ def test_hvp_is_the_hessian_times_the_vector():
     hessian = ndl.jacobian(lambda x: ndl.grad(f)(x), x).numpy()
     np.testing.assert_allclose(hessian, hessian.T)
     np.testing.assert_allclose(ndl.hvp(f, x, v).numpy(), hessian @ v.numpy())
+
+
+def test_derivatives_of_linear_functions_are_zeros():
+    x, v = ndl.Tensor([1.0, 2.0]), ndl.Tensor([1.0, 1.0])
+    np.testing.assert_array_equal(ndl.hvp(lambda x: (x * 3).sum(), x, v).numpy(), [0, 0])
+    np.testing.assert_array_equal(
+        ndl.jacobian(lambda x: ndl.Tensor(np.ones(3)), x).numpy(), np.zeros((3, 2))
+    )
+
+
+@pytest.mark.parametrize(
+    "kinked",
+    [
+        ndl.relu,
+        ndl.abs,
+        ndl.max,
+        ndl.min,
+        lambda x: ndl.clip(x, -1, 1),
+        lambda x: ndl.maximum(x, 0),
+    ],
+)
+def test_ops_with_kinks_have_a_second_derivative_of_zero(kinked):
+    x = ndl.Tensor([0.5, -2.0, 3.0])
+    kinked(x).sum().backward()
+    x.grad.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.zeros(3))
+
+
+def test_one_tensor_as_two_arguments_counts_for_each():
+    x = ndl.Tensor([3.0])
+    first, second = ndl.grad(lambda a, b: (a * a * b).sum(), (0, 1))(x, x)
+    assert (first.item(), second.item()) == (18.0, 9.0)
+    assert ndl.grad(lambda a: (a * x).sum())(x).item() == 3.0
+    by_a, by_b = ndl.jacobian(lambda a, b: a * a * b, x, x)
+    assert (by_a.item(), by_b.item()) == (18.0, 9.0)
+
+
+def test_grad_by_an_intermediate_value_and_by_what_it_was_computed_from():
+    x = ndl.Tensor([3.0])
+    h = x * 2
+    by_h, by_x = ndl.grad((h * h).sum(), [h, x])
+    assert (by_h.item(), by_x.item()) == (12.0, 24.0)
+
+
+def test_grad_takes_argnums_by_name_and_as_numpy_integers():
+    a, b = ndl.Tensor([2.0]), ndl.Tensor([3.0])
+    assert ndl.grad(lambda a, b: (a * b).sum(), argnums=np.int64(1))(a, b).item() == 2.0
 
 
 # -- checkpoint ------------------------------------------------------------------------------------
@@ -203,3 +258,33 @@ def test_checkpoint_refuses_a_parameter_that_changed_in_between():
 def test_checkpoint_of_a_function_that_returns_no_tensor_raises():
     with pytest.raises(DTypeError, match="checkpoint: expected a Tensor"):
         ndl.checkpoint(lambda x: 3, ndl.Tensor([1.0]))
+
+
+def test_checkpoint_counts_a_tensor_given_twice_or_captured_once_for_each():
+    w = ndl.Tensor([3.0])
+    ndl.checkpoint(lambda a, b: a * b, w, w).sum().backward()
+    assert w.grad.item() == 6.0
+    ndl.checkpoint(lambda a: a * w, w).sum().backward()
+    assert w.grad.item() == 6.0
+
+
+def test_checkpoint_runs_the_hooks_of_what_it_captures_once():
+    w, x = ndl.Tensor([3.0]), ndl.Tensor([2.0])
+    w.register_hook(lambda grad: grad * 10)
+    ndl.checkpoint(lambda x: x * w, x).sum().backward()
+    assert w.grad.item() == 20.0
+
+
+def test_checkpoint_results_require_grad_as_those_of_a_plain_call():
+    x = ndl.Tensor([2.0, 3.0])
+    index, value = ndl.checkpoint(lambda x, *, k: (ndl.argmax(x), x * k), x, k=4)
+    assert not index.requires_grad
+    assert value.requires_grad
+
+
+def test_checkpoint_refuses_a_second_run_of_another_shape():
+    sizes = iter([2, 3])
+    x = ndl.Tensor([1.0])
+    y = ndl.checkpoint(lambda x: ndl.broadcast_to(x, (next(sizes),)), x)
+    with pytest.raises(GradientError, match="the second run to give"):
+        y.sum().backward()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import needle as ndl
+from needle import autograd
 from needle.autograd import find_topo_sort, sum_node_list
 from needle.errors import DTypeError, GradientError, ShapeError
 
@@ -255,3 +257,106 @@ def test_time_grows_linearly_with_a_dense_graph():
 
     seconds(100)
     assert seconds(4000) < 30 * max(seconds(400), 1e-3)
+
+
+def test_differences_of_small_integers_do_not_wrap_around():
+    one = ndl.Tensor(np.array([1], "uint8"))
+    assert (ndl.Tensor(np.array([5], "float32")) - one).item() == 4
+    assert (ndl.Tensor(np.array([5])) - one).item() == 4
+    assert (5.0 - one).item() == 4.0
+    assert (5 - one).item() == 4
+    assert (np.array([5.0]) - one).item() == 4.0
+    five = ndl.Tensor(np.array([5], "uint8"))
+    assert (five - 1).item() == 4
+    assert (five - 1).dtype == np.uint8
+    assert (ndl.Tensor([5.0]) - np.uint8(1)).item() == 4.0
+    assert (ndl.Tensor([5.0]) - np.array([1, 2], "u1")).tolist() == [4.0, 3.0]
+    assert (ndl.Tensor([5.0]) - np.True_).item() == 4.0
+    lowest = ndl.Tensor(np.array([-128], "int8"))
+    assert (ndl.Tensor(np.array([1], "float32")) - lowest).item() == 129.0
+
+
+def test_gradients_of_two_leaves_are_two_tensors():
+    a, b = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    (a + b).sum().backward()
+    assert a.grad is not b.grad
+    given = ndl.Tensor([1.0])
+    (a + 1).backward(given)
+    assert a.grad is not given
+
+
+def test_many_partial_adjoints_do_not_pile_up():
+    x = ndl.Tensor(np.ones((500, 100)))
+    y = ndl.Tensor(0.0)
+    for row in x:
+        y = y + (row * row).sum()
+    tracemalloc.start()
+    y.backward(create_graph=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * np.ones((500, 100)))
+    assert peak < 10 * x.numpy().nbytes
+
+
+def test_an_adjoint_of_another_dtype_is_cast():
+    x = ndl.Tensor(np.ones(2, "float32"))
+    (x * 2).backward(ndl.Tensor(np.ones(2)))
+    assert x.grad.dtype == np.float32
+
+
+class Returns(ndl.TensorOp):
+    """x, with a gradient of the test's choice."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def compute(self, x):
+        return x * 1
+
+    def gradient(self, out_grad, node):
+        return self.make(out_grad)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda g: g.sum(), r"a gradient of the shape of float64\[2\], got float64\[\]"),
+        (lambda g: g.numpy(), "returns: expected gradient\\(\\) to return Tensors"),
+    ],
+)
+def test_a_gradient_of_another_kind_is_refused(make, message):
+    x = ndl.Tensor([1.0, 2.0])
+    with pytest.raises(GradientError, match=message):
+        Returns(make)(x).sum().backward()
+
+
+def test_a_hook_of_another_shape_is_refused():
+    x = ndl.Tensor([1.0, 2.0])
+    x.register_hook(lambda grad: grad.sum())
+    with pytest.raises(GradientError, match="hook: expected a gradient like"):
+        (x * 2).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ndl.exp(ndl.ops.make_tuple(x)),
+        lambda x: ndl.ops.make_tuple(ndl.ops.make_tuple(x)),
+        lambda x: ndl.ops.make_tuple(x)[0:1],
+        lambda x: x < "a",
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(call):
+    with pytest.raises((DTypeError, TypeError)):
+        call(ndl.Tensor([1.0]))
+
+
+def test_failed_ops_and_constructors_leave_the_count_of_live_values():
+    a, b = ndl.Tensor([1.0, 2.0]), ndl.Tensor([1.0, 2.0, 3.0])
+    live = autograd.TENSOR_COUNTER
+    for _ in range(3):
+        with pytest.raises(ShapeError):
+            a + b
+        with pytest.raises(DTypeError):
+            ndl.Tensor("abc")
+    assert autograd.TENSOR_COUNTER == live

@@ -198,3 +198,29 @@ def test_requires_grad_can_be_set_on_leaves_only():
     assert not x.requires_grad_(False).requires_grad
     with pytest.raises(GradientError, match="requires_grad_: expected a leaf"):
         (ndl.Tensor([1.0]) * 2).requires_grad_(False)
+
+
+def test_hooks_whose_handles_are_dropped_all_run():
+    x = ndl.Tensor([2.0])
+    seen = []
+    x.register_hook(lambda grad: seen.append("first"))
+    x.register_hook(lambda grad: seen.append("second"))
+    (x * x).backward()
+    assert seen == ["first", "second"]
+
+
+def test_anomaly_is_found_in_what_a_hook_returns():
+    x = ndl.Tensor([2.0])
+    x.register_hook(lambda grad: ndl.Tensor([np.nan]))
+    with ndl.detect_anomaly(), pytest.raises(NonFiniteError, match="NaN"):
+        (x * x).backward()
+
+
+def test_a_hook_on_a_leaf_that_was_read_with_two_values_runs_once():
+    x = ndl.Tensor([2.0])
+    seen = []
+    x.register_hook(lambda grad: seen.append(grad.item()))
+    y = x * x
+    x.data = ndl.Tensor([3.0])
+    (y + x * x).backward()
+    assert seen == [10.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ from needle.errors import NonFiniteError, describe
 if TYPE_CHECKING:
     from needle.autograd.value import Op, Value
 
-__all__ = ["in_backward", "watch"]
+__all__ = ["in_backward", "watch", "watch_adjoint"]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 def watch(value: Value, op: Op, inputs: Sequence[Any]) -> None:
@@ -35,6 +36,14 @@ def watch(value: Value, op: Op, inputs: Sequence[Any]) -> None:
         f"{op.name}: expected finite values, got {found} in its result ({where}). "
         f"Inputs: {describe(*arrays)}. Called at {value._origin}."
     )
+
+
+def watch_adjoint(adjoint: Value, node: Value) -> None:
+    """Raise if a partial adjoint that `node` hands on is not finite, though no op said so."""
+    found = _not_finite(adjoint.cached_data)
+    if found is not None:
+        what = f"expected finite values, got {found} in {describe(adjoint)}."
+        raise in_backward(NonFiniteError(what), node)
 
 
 def in_backward(error: NonFiniteError, node: Value) -> NonFiniteError:

@@ -7,16 +7,16 @@ Nothing here recurses: a chain of 100,000 ops is as good as one of ten.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import needle
 from needle.autograd import anomaly
-from needle.autograd.modes import no_grad
+from needle.autograd.modes import modes, no_grad
 from needle.autograd.value import Value
-from needle.errors import GradientError, NonFiniteError, ShapeError, describe
+from needle.errors import DTypeError, GradientError, NonFiniteError, ShapeError, describe
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -71,7 +71,8 @@ def compute_gradient_of_variables(output_tensor: Any, out_grad: Any) -> None:
 
     Overwrites `.grad`; the gradients carry a graph wherever an input of theirs requires grad.
     """
-    _walk_back([output_tensor], [out_grad], _overwrite)
+    for leaf, grad in _walk_back([output_tensor], [out_grad]).items():
+        leaf.grad = grad
 
 
 def backward(
@@ -86,19 +87,24 @@ def backward(
     if create_graph is None:
         create_graph = not accumulate
     with nullcontext() if create_graph else no_grad():
-        adjoint = ones_for(output) if out_grad is None else _fitting(out_grad, output)
-        _walk_back([output], [adjoint], _accumulate if accumulate else _overwrite)
+        adjoint = ones_for(output) if out_grad is None else fitting("backward", out_grad, output)
+        for leaf, grad in _walk_back([output], [adjoint]).items():
+            leaf.grad = leaf.grad + grad if accumulate and leaf.grad is not None else grad
 
 
 def gradients(
-    outputs: Sequence[Tensor], out_grads: Sequence[Tensor], wrt: Sequence[Tensor]
+    outputs: Sequence[Tensor],
+    out_grads: Sequence[Tensor],
+    wrt: Sequence[Tensor],
+    *,
+    go_on: bool = False,
 ) -> list[Tensor | None]:
     """The gradient of Σ outputs·out_grads with respect to each of `wrt`; None where unused.
 
-    `.grad` of nothing changes. `wrt` may hold intermediate values; the walk ends at them.
+    `.grad` of nothing changes. `wrt` may hold intermediate values; the walk ends at them, or with
+    `go_on` passes through to those they were computed from.
     """
-    found: dict[Value, Tensor] = {}
-    _walk_back(outputs, out_grads, found.__setitem__, stop_at=set(wrt))
+    found = _walk_back(outputs, out_grads, set(wrt), go_on)
     return [found.get(value) for value in wrt]
 
 
@@ -108,53 +114,55 @@ def ones_for(output: Tensor) -> Tensor:
     return ones
 
 
-def _fitting(out_grad: Tensor, output: Tensor) -> Tensor:
-    if not isinstance(out_grad, Value):
-        raise GradientError(f"backward: expected out_grad to be a Tensor, got {out_grad!r}.")
+def fitting(function: str, out_grad: Any, output: Tensor) -> Tensor:
+    """A given adjoint, checked against the output and in its dtype."""
+    if not isinstance(out_grad, type(output)):
+        raise DTypeError(f"{function}: expected out_grad to be a Tensor, got {describe(out_grad)}.")
     if out_grad.shape != output.shape:
         raise ShapeError(
-            "backward: expected out_grad of the output's shape, got "
+            f"{function}: expected out_grad of the output's shape, got "
             f"{describe(out_grad)} for {describe(output)}."
         )
-    return out_grad
+    return out_grad if out_grad.dtype == output.dtype else out_grad.astype(output.dtype)
 
 
-def _overwrite(leaf: Any, grad: Tensor) -> None:
-    leaf.grad = grad
-
-
-def _accumulate(leaf: Any, grad: Tensor) -> None:
-    leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+# -- the walk --------------------------------------------------------------------------------------
 
 
 def _walk_back(
     outputs: Sequence[Any],
     out_grads: Sequence[Any],
-    deliver: Callable[[Any, Tensor], None],
-    stop_at: Collection[Value] = (),
-) -> None:
-    """Visit users before their inputs; hand what has arrived at the leaves to `deliver`.
+    targets: Collection[Value] = (),
+    go_on: bool = False,
+) -> dict[Any, Tensor]:
+    """Visit users before their inputs; what has arrived at each leaf, or at each of `targets`.
 
-    With `stop_at`, those values take the leaves' place. Nothing is delivered before the walk is
-    through, so an error leaves every `.grad` as it was.
+    Nothing is assigned, so an error on the way leaves every `.grad` as it was.
     """
-    partials: dict[Value, list[Any]] = {}
+    adjoints: dict[Value, Any] = {}
     for output, out_grad in zip(outputs, out_grads, strict=True):
-        partials.setdefault(output, []).append(out_grad)
-    nodes = _inputs_first(outputs, stop_at)
+        _add(adjoints, output, out_grad)
+    arrived: dict[Any, Any] = {}
+    nodes = _inputs_first(outputs, () if go_on else targets)
     while nodes:
         node, inputs = nodes.popitem()
-        contributions = partials.pop(node, None)
-        if contributions is not None:
-            _send_to_inputs(node, inputs, _total(node, contributions), partials)
-
-    arrived: dict[Value, list[Any]] = {}
-    for leaf, contributions in partials.items():
-        target = leaf if leaf in stop_at else _owner(leaf)
-        if target is not None and (target in stop_at or not stop_at):
-            arrived.setdefault(target, []).append(_total(leaf, contributions))
-    for target, adjoints in arrived.items():
-        deliver(target, sum_node_list(adjoints))
+        adjoint = adjoints.pop(node, None)
+        if adjoint is None:
+            continue
+        if type(adjoint) is _Slots:
+            adjoint = adjoint.as_tuple(node)
+        if node._hooks is not None:
+            adjoint = _after_hooks(node, adjoint)
+        if targets and node in targets:
+            arrived[node] = adjoint
+        _send_to_inputs(node, inputs, adjoint, adjoints)
+    for leaf, adjoint in adjoints.items():
+        target = leaf if leaf in targets else _owner(leaf)
+        if target is not None and (target in targets or not targets):
+            whole = adjoint.as_tuple(leaf) if type(adjoint) is _Slots else adjoint
+            _add(arrived, target, whole)
+    hooked = go_on or not targets
+    return _handed_over(arrived, out_grads, hooked)
 
 
 def _inputs_first(roots: Sequence[Value], stop_at: Collection[Value]) -> dict[Value, list[Any]]:
@@ -183,12 +191,15 @@ def _inputs_first(roots: Sequence[Value], stop_at: Collection[Value]) -> dict[Va
 
 
 def _send_to_inputs(
-    node: Value, inputs: list[Any], adjoint: Any, partials: dict[Value, list[Any]]
+    node: Value, inputs: list[Any], adjoint: Any, adjoints: dict[Value, Any]
 ) -> None:
     """Add the partial adjoints that `node` gives its inputs to theirs."""
     op: Any = node.op
     if op.slot is not None:
-        partials.setdefault(inputs[0], []).append(_Slot(op.slot, adjoint))
+        slots = adjoints.setdefault(inputs[0], _Slots())
+        if type(slots) is not _Slots:
+            slots = adjoints[inputs[0]] = _Slots(enumerate(slots))
+        _add(slots, op.slot, adjoint)
         return
     try:
         grads = op.gradient_as_tuple(adjoint, node)
@@ -202,41 +213,38 @@ def _send_to_inputs(
     for value, grad in zip(inputs, grads, strict=True):
         if grad is None or not value.requires_grad:
             continue
-        if value in partials:
-            partials[value].append(grad)
-        else:
-            partials[value] = [grad]
+        if not isinstance(grad, Value):
+            raise GradientError(
+                f"{op.name}: expected gradient() to return Tensors, got {describe(grad)}."
+            )
+        if modes.anomaly:
+            anomaly.watch_adjoint(grad, node)
+        _add(adjoints, value, grad)
 
 
-class _Slot(NamedTuple):
-    """A partial adjoint of one Tensor in a TensorTuple; zero for the others."""
-
-    slot: int
-    adjoint: Any
-
-
-def _total(node: Any, contributions: list[Any]) -> Any:
-    """The adjoint of `node`: the sum of the partial ones, as its hooks leave it."""
-    adjoint = contributions[0]
-    if len(contributions) > 1 or type(adjoint) is _Slot:
-        by_slot = any(type(partial) is _Slot for partial in contributions)
-        adjoint = _total_by_slot(node, contributions) if by_slot else sum_node_list(contributions)
-    return adjoint if node.op is not None and node._hooks is None else _after_hooks(node, adjoint)
+def _add(adjoints: dict[Any, Any], key: Any, adjoint: Any) -> None:
+    """Add to what is there. A running sum: a list of partial adjoints could fill the memory."""
+    before = adjoints.get(key)
+    if before is None:
+        adjoints[key] = adjoint
+    elif type(before) is _Slots:
+        for slot, partial in enumerate(adjoint):
+            _add(before, slot, partial)
+    else:
+        adjoints[key] = before + adjoint
 
 
-def _total_by_slot(node: Any, contributions: list[Any]) -> Any:
-    """The sum of partial adjoints of a TensorTuple."""
-    slots: list[list[Any]] = [[] for _ in range(len(node))]
-    for partial in contributions:
-        entries = [partial] if isinstance(partial, _Slot) else map(_Slot, range(len(node)), partial)
-        for entry in entries:
-            slots[entry.slot].append(entry.adjoint)
-    return needle.ops.make_tuple(
-        *[
-            sum_node_list(slot) if slot else needle.init.zeros_like(node[index])
-            for index, slot in enumerate(slots)
-        ]
-    )
+class _Slots(dict[int, Any]):
+    """The adjoint of a TensorTuple, slot by slot; a slot that is not there is zero."""
+
+    def as_tuple(self, node: Any) -> Any:
+        """The adjoint as a TensorTuple."""
+        return needle.ops.make_tuple(
+            *[
+                self[slot] if slot in self else needle.init.zeros_like(node[slot])
+                for slot in range(len(node))
+            ]
+        )
 
 
 def _owner(leaf: Value) -> Value | None:
@@ -244,11 +252,37 @@ def _owner(leaf: Value) -> Value | None:
     return leaf if leaf._leaf is None else leaf._leaf.owner()
 
 
+def _handed_over(
+    arrived: dict[Any, Any], out_grads: Sequence[Any], hooked: bool
+) -> dict[Any, Tensor]:
+    """What goes to the user: after the leaves' hooks, of the right shape, each its own Tensor."""
+    taken = {id(out_grad) for out_grad in out_grads}
+    for target, adjoint in arrived.items():
+        grad = _after_hooks(target, adjoint) if hooked and target.op is None else adjoint
+        if grad.shape != target.shape:
+            raise GradientError(
+                f"backward: expected a gradient of the shape of {describe(target)}, got "
+                f"{describe(grad)}. An op's gradient() returns another shape; "
+                "needle.testing.check_op finds it."
+            )
+        if id(grad) in taken:  # as from a + b, which gives both the same
+            grad = grad.twin()
+        taken.add(id(grad))
+        arrived[target] = grad
+    return arrived
+
+
 def _after_hooks(node: Value, adjoint: Any) -> Any:
     """The adjoint as the hooks on `node` leave it."""
-    owner = _owner(node) if node.op is None else node
-    if owner is not None and owner._hooks:
-        for hook in list(owner._hooks.values()):
-            replacement = hook(adjoint)
-            adjoint = adjoint if replacement is None else replacement
+    for hook in list((node._hooks or {}).values()):
+        replacement = hook(adjoint)
+        if replacement is None:
+            continue
+        if type(replacement) is not type(adjoint) or replacement.shape != adjoint.shape:
+            raise GradientError(
+                f"hook: expected a gradient like {describe(adjoint)}, got {describe(replacement)}."
+            )
+        if modes.anomaly:
+            anomaly.watch_adjoint(replacement, node)
+        adjoint = replacement
     return adjoint

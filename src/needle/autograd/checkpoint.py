@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from needle.autograd.alias import alias
 from needle.autograd.backward import find_topo_sort, gradients
 from needle.autograd.modes import _switched, enable_grad, is_lazy, modes
 from needle.autograd.tensor import Tensor, TensorTuple, TensorTupleOp
@@ -18,8 +20,8 @@ from needle.errors import DTypeError, GradientError, describe
 __all__ = ["checkpoint"]
 
 
-def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
-    """`function(*inputs)`, whose inner activations are dropped and recomputed in backward.
+def checkpoint(function: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Any:
+    """`function(*inputs, **kwargs)`, its inner activations dropped and recomputed in backward.
 
     Trades one more forward pass of the block for its memory (Chen et al., "Training Deep Nets with
     Sublinear Memory Cost", 2016). The result, its gradients (of parameters that `function` reaches
@@ -34,19 +36,23 @@ def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
     >>> x.grad
     needle.Tensor([2.47308191 5.43656366])
     """
+    function = partial(function, **kwargs) if kwargs else function
     if not modes.grad_enabled or is_lazy():
         return function(*inputs)
     random_state = np.random.get_state()
     variables = [x for x in inputs if isinstance(x, Tensor)]
     # A first run with the graph finds what else the function reads; then its graph is let go.
     entries = [Tensor.make_const(x, requires_grad=x.requires_grad) for x in variables]
-    outputs, single = _run(function, inputs, entries)
+    template = tuple([_A_TENSOR if isinstance(x, Tensor) else x for x in inputs])
+    outputs, single = _run(function, template, entries)
     captured = _leaves_behind(outputs, entries)
+    flags = [y.requires_grad for y in outputs]
     data = tuple([y.realize_cached_data() for y in outputs])
     del outputs, entries
     held = [leaf for reference in captured if (leaf := reference()) is not None]
-    result = _Checkpoint(function, inputs, data, random_state)(*variables, *held)
-    return result[0] if single else result.tuple()
+    values = _Checkpoint(function, template, data, random_state)(*variables, *held)
+    result = [y if flag else y.detach() for y, flag in zip(values, flags, strict=True)]
+    return result[0] if single else tuple(result)
 
 
 def _leaves_behind(outputs: list[Tensor], entries: list[Tensor]) -> list[weakref.ref[Value]]:
@@ -60,11 +66,11 @@ def _leaves_behind(outputs: list[Tensor], entries: list[Tensor]) -> list[weakref
 
 
 def _run(
-    function: Callable[..., Any], inputs: tuple[Any, ...], entries: list[Any]
+    function: Callable[..., Any], template: tuple[Any, ...], tensors: list[Any]
 ) -> tuple[list[Tensor], bool]:
-    """`function(*inputs)` with `entries` for the Tensors; its results, and whether it is one."""
-    replacements = iter(entries)
-    arguments = [next(replacements) if isinstance(x, Tensor) else x for x in inputs]
+    """`function`, with `tensors` in their places; its results, and whether it is just one."""
+    remaining = iter(tensors)
+    arguments = [next(remaining) if x is _A_TENSOR else x for x in template]
     with enable_grad():
         result = function(*arguments)
     outputs = [result] if isinstance(result, Tensor) else result
@@ -80,17 +86,16 @@ def _run(
 class _Checkpoint(TensorTupleOp):
     """(y, ...) = function(inputs), given the inputs and the leaves that the function captures."""
 
+    name = "checkpoint"
+
     def __init__(
         self,
         function: Callable[..., Any],
-        inputs: tuple[Any, ...],
+        template: tuple[Any, ...],
         data: tuple[Array, ...],
         random_state: Any,
     ) -> None:
-        self.function = function
-        # Tensors are the node's inputs already; of `inputs` only the other arguments are kept
-        self.arguments = tuple([_A_TENSOR if isinstance(x, Tensor) else x for x in inputs])
-        self.random_state = random_state
+        self.function, self.template, self.random_state = function, template, random_state
         self._data: tuple[Array, ...] | None = data  # of the first run, until compute hands it on
 
     def compute(self, *arrays: Array) -> tuple[Array, ...]:
@@ -99,31 +104,40 @@ class _Checkpoint(TensorTupleOp):
         return data
 
     def gradient(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
-        count = sum(argument is _A_TENSOR for argument in self.arguments)
-        variables, captured = node.inputs[:count], node.inputs[count:]
-        for leaf in captured:
-            if leaf._leaf.owner() not in (leaf, None):
-                raise GradientError(
-                    f"checkpoint: expected {describe(leaf)}, which the function reads, to be as it "
-                    "was in the forward pass, got other data. Call backward() before step()."
-                )
+        count = sum(argument is _A_TENSOR for argument in self.template)
+        given, captured = node.inputs[:count], node.inputs[count:]
+        _require_as_they_were(captured)
+        with enable_grad():  # an alias each: one may be given twice, or be captured too
+            variables = [alias(x) if x.requires_grad else x for x in given]
         outputs = self._again(variables)
+        shapes = [data.shape for data in node.cached_data]
+        if [y.shape for y in outputs] != shapes:
+            raise GradientError(
+                f"checkpoint: expected the second run to give {shapes}, as the first did, got "
+                f"{[y.shape for y in outputs]}."
+            )
         pairs = [(y, g) for y, g in zip(outputs, out_grad, strict=True) if y.requires_grad]
         targets = [*variables, *captured]
         return tuple(gradients([y for y, _ in pairs], [g for _, g in pairs], targets))
 
     def _again(self, variables: list[Any]) -> list[Tensor]:
         """The second run: the same inputs, the same draws, now with the graph."""
-        replacements = iter(variables)
-        arguments = [next(replacements) if x is _A_TENSOR else x for x in self.arguments]
         state = np.random.get_state()
         np.random.set_state(self.random_state)
         try:
-            with enable_grad(), _switched("recomputing", True):
-                result = self.function(*arguments)
+            with _switched("recomputing", True):
+                return _run(self.function, self.template, variables)[0]
         finally:
             np.random.set_state(state)
-        return [result] if isinstance(result, Tensor) else list(result)
+
+
+def _require_as_they_were(captured: list[Any]) -> None:
+    for leaf in captured:
+        if leaf._leaf.owner() not in (leaf, None):
+            raise GradientError(
+                f"checkpoint: expected {describe(leaf)}, which the function reads, to be as it "
+                "was in the forward pass, got other data. Call backward() before step()."
+            )
 
 
 class _ATensor:

@@ -5,13 +5,15 @@ They leave every `.grad` alone, and what they return can be differentiated again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from typing import Any, cast
 
 import needle
-from needle.autograd.backward import gradients, ones_for
+from needle.autograd.alias import alias
+from needle.autograd.backward import fitting, gradients, ones_for
 from needle.autograd.modes import enable_grad, no_grad
 from needle.autograd.tensor import Tensor
 from needle.errors import DTypeError, GradientError, ShapeError, describe
@@ -24,6 +26,7 @@ def grad(
     inputs: int | Sequence[int] | Tensor | Sequence[Tensor] = 0,
     out_grads: Tensor | Sequence[Tensor] | None = None,
     *,
+    argnums: int | Sequence[int] | None = None,
     create_graph: bool = True,
     has_aux: bool = False,
 ) -> Any:
@@ -35,7 +38,8 @@ def grad(
     grad(y, x, out_grads)     dy/dx for Tensors that are computed already: one Tensor for one x,
                               a tuple for several. `out_grads` defaults to ones
 
-    What y does not depend on gets zeros. Raises GradientError for a y without a graph.
+    What y does not depend on gets zeros. Raises GradientError for an x, or a y, that does not
+    require grad.
 
     >>> import needle as ndl
     >>> cube = lambda x: (x**3).sum()
@@ -45,9 +49,8 @@ def grad(
     needle.Tensor([12.])
     """
     if callable(function):
-        both = value_and_grad(
-            function, cast("Any", inputs), create_graph=create_graph, has_aux=has_aux
-        )
+        numbers = cast("Any", inputs) if argnums is None else argnums
+        both = value_and_grad(function, numbers, create_graph=create_graph, has_aux=has_aux)
 
         @wraps(function, updated=())
         def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -55,13 +58,14 @@ def grad(
             return (found, value[1]) if has_aux else found
 
         return gradient
-    outputs = [function] if isinstance(function, Tensor) else list(function)
-    single = isinstance(inputs, Tensor)
-    wrt = [inputs] if single else list(inputs)  # type: ignore[arg-type]
-    if not all(isinstance(value, Tensor) for value in [*outputs, *wrt]):
-        raise DTypeError(f"grad: expected Tensors to differentiate by, got {inputs!r}.")
-    found = _differentiate(outputs, wrt, out_grads, create_graph)  # type: ignore[arg-type]
-    return found[0] if single else tuple(found)
+    outputs, wrt = _tensors("grad", function), _tensors("grad", inputs)
+    for tensor in (*outputs, *wrt):
+        if not tensor.requires_grad:
+            raise GradientError(
+                f"grad: expected tensors that require grad, got {describe(tensor)}, which does not."
+            )
+    found = _differentiate("grad", outputs, wrt, out_grads, create_graph, go_on=True)
+    return found[0] if isinstance(inputs, Tensor) else tuple(found)
 
 
 def value_and_grad(
@@ -81,9 +85,10 @@ def value_and_grad(
 
     @wraps(function, updated=())
     def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        numbers = [argnums] if isinstance(argnums, int) else list(argnums)
-        variables, arguments = _variables(args, numbers)
+        single = not isinstance(argnums, (tuple, list))
+        numbers = [argnums] if single else list(cast("Any", argnums))
         with enable_grad():
+            variables, arguments = _variables("grad", args, numbers)
             result = function(*arguments, **kwargs)
         value = result[0] if has_aux else result
         if not isinstance(value, Tensor) or value.size != 1:
@@ -91,8 +96,8 @@ def value_and_grad(
                 f"grad: expected the function to return one element, got {describe(value)}. "
                 "Reduce it (.sum(), .mean()), or use jacobian."
             )
-        found = _differentiate([value], variables, None, create_graph)
-        return result, found[0] if isinstance(argnums, int) else tuple(found)
+        found = _differentiate("grad", [value], variables, None, create_graph)
+        return result, found[0] if single else tuple(found)
 
     return both
 
@@ -109,18 +114,19 @@ def jacobian(function: Callable[..., Tensor], *inputs: Tensor, create_graph: boo
     """
     if not inputs:
         return lambda *args: jacobian(function, *args, create_graph=create_graph)
-    variables, arguments = _variables(inputs, list(range(len(inputs))))
     with enable_grad():
+        variables, arguments = _variables("jacobian", inputs, range(len(inputs)))
         output = function(*arguments)
+    if not isinstance(output, Tensor):
+        raise DTypeError(f"jacobian: expected f to return a Tensor, got {describe(output)}.")
     rows: list[list[Tensor]] = [[] for _ in variables]
     for index in range(output.size):
         pick = needle.init.one_hot(
             output.size, Tensor(index), device=output.device, dtype=output.dtype
         ).reshape(output.shape)
-        for row, found in zip(
-            rows, _differentiate([output], variables, [pick], create_graph), strict=True
-        ):
-            row.append(found)
+        found = _differentiate("jacobian", [output], variables, [pick], create_graph)
+        for row, derivative in zip(rows, found, strict=True):
+            row.append(derivative)
     jacobians = [
         needle.ops.stack(row, 0).reshape((*output.shape, *x.shape))
         if row
@@ -137,6 +143,7 @@ def hvp(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
     >>> ndl.hvp(lambda x: (x**3).sum(), ndl.Tensor([1.0, 2.0]), ndl.Tensor([1.0, 1.0]))
     needle.Tensor([ 6. 12.])
     """
+    x, v = _tensors("hvp", [x, v])
     if v.shape != x.shape:
         raise ShapeError(f"hvp: expected v of x's shape, got {describe(v)} for {describe(x)}.")
     direction = v.detach()
@@ -144,42 +151,57 @@ def hvp(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
     return result
 
 
-def _variables(args: Sequence[Any], argnums: Sequence[int]) -> tuple[list[Tensor], list[Any]]:
-    """The arguments to differentiate by, and all arguments with those in place.
+def _tensors(function: str, values: Any) -> list[Tensor]:
+    """One Tensor or several, as a list."""
+    tensors = [values] if isinstance(values, Tensor) else values
+    if not isinstance(tensors, (tuple, list)) or not tensors:
+        raise DTypeError(f"{function}: expected one Tensor or more, got {values!r}.")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise DTypeError(f"{function}: expected Tensors, got {describe(tensor)}.")
+    return list(tensors)
 
-    A Tensor with no graph that does not require grad is replaced by one that does.
+
+def _variables(
+    function: str, args: Sequence[Any], argnums: Iterable[Any]
+) -> tuple[list[Tensor], list[Any]]:
+    """What to differentiate by, and all arguments with that in place.
+
+    An alias for each, so that a Tensor given twice, or reached by the function in another way too,
+    counts only where it is the argument.
     """
-    arguments = list(args)
-    for number in argnums:
+    arguments, variables = list(args), []
+    for number in map(operator.index, argnums):
         if not -len(args) <= number < len(args) or not isinstance(args[number], Tensor):
-            raise DTypeError(f"grad: expected argument {number} to be a Tensor, got {args!r}.")
-        if not args[number].requires_grad:
-            arguments[number] = Tensor.make_const(args[number], requires_grad=True)
-    return [arguments[number] for number in argnums], arguments
+            raise DTypeError(
+                f"{function}: expected argument {number} to be a Tensor, got {args!r}."
+            )
+        arguments[number] = alias(args[number])
+        variables.append(arguments[number])
+    return variables, arguments
 
 
 def _differentiate(
+    function: str,
     outputs: Sequence[Tensor],
     variables: Sequence[Tensor],
     out_grads: Tensor | Sequence[Tensor] | None,
     create_graph: bool,
+    go_on: bool = False,
 ) -> list[Tensor]:
-    if isinstance(out_grads, Tensor):
-        out_grads = [out_grads]
-    if not any(output.requires_grad for output in outputs):
-        raise GradientError(
-            f"grad: expected the result of ops on tensors that require grad, got "
-            f"{describe(*outputs)} with no graph."
-        )
+    """The gradients, zeros for what the outputs do not depend on."""
     with nullcontext() if create_graph else no_grad():
-        adjoints = [ones_for(output) for output in outputs] if out_grads is None else out_grads
-        for output, adjoint in zip(outputs, adjoints, strict=True):
-            if output.shape != adjoint.shape:
+        if out_grads is None:
+            adjoints = [ones_for(output) for output in outputs]
+        else:
+            given = _tensors(function, out_grads)
+            if len(given) != len(outputs):
                 raise ShapeError(
-                    f"grad: expected out_grads of the outputs' shapes, got {describe(adjoint)} "
-                    f"for {describe(output)}."
+                    f"{function}: expected {len(outputs)} out_grads, one per output, "
+                    f"got {len(given)}."
                 )
-        found = gradients(outputs, adjoints, variables)
+            adjoints = [fitting(function, g, y) for g, y in zip(given, outputs, strict=True)]
+        found = gradients(outputs, adjoints, variables, go_on=go_on)
     return [
         needle.init.zeros_like(variable) if result is None else result
         for variable, result in zip(variables, found, strict=True)

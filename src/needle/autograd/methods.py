@@ -49,7 +49,7 @@ def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> T
     """number ∘ Tensor, for the ops that do not commute. The number takes the Tensor's dtype."""
     if _is_scalar(other):
         value = np.asarray(other).reshape(()).item()
-        dtype = tensor.dtype if is_floating(tensor.dtype) else None
+        dtype = tensor.dtype if is_floating(tensor.dtype) else np.result_type(tensor.dtype, value)
         return elementwise(_constant(np.asarray(value, dtype=dtype)), tensor)
     return elementwise(_constant(other), tensor) if isinstance(other, NDArray) else _NO
 
@@ -76,8 +76,6 @@ class TensorMethods:
         return _binary(self, other, needle.ops.power, needle.ops.power_scalar)
 
     def __sub__(self: Any, other: Any) -> Tensor:
-        if isinstance(other, TensorMethods):
-            return needle.ops.add(self, needle.ops.negate(cast("Any", other)))
         return _binary(self, other, _subtract, _subtract_scalar)
 
     def __neg__(self: Any) -> Tensor:
@@ -94,6 +92,8 @@ class TensorMethods:
     __rmul__ = __mul__
 
     def __rsub__(self: Any, other: Any) -> Tensor:
+        if self.dtype.kind in "biu":
+            return _reflected(self, other, _subtract)
         return _binary(-self, other, needle.ops.add, needle.ops.add_scalar)
 
     def __rtruediv__(self: Any, other: Any) -> Tensor:
@@ -225,19 +225,20 @@ class TensorMethods:
 
     def reshape(self: Any, *shape: Any) -> Tensor:
         """The same elements in another shape; one extent may be -1."""
-        return needle.ops.reshape(self, shape[0] if len(shape) == 1 else shape)
+        return needle.ops.reshape(self, _one_or_several(shape))
 
     def broadcast_to(self: Any, shape: Sequence[int]) -> Tensor:
         """The elements repeated along axes of length 1 and new leading axes."""
         return needle.ops.broadcast_to(self, shape)
 
-    def transpose(self: Any, axes: Sequence[int] | None = None) -> Tensor:
-        """Two axes swapped; the last two by default."""
-        return needle.ops.transpose(self, axes)
+    def transpose(self: Any, *swapped: Any, axes: Sequence[int] | None = None) -> Tensor:
+        """Two axes swapped, transpose((0, 1)) or transpose(0, 1); the last two by default."""
+        given = _one_or_several(swapped) if swapped else None
+        return needle.ops.transpose(self, given if axes is None else axes)
 
-    def permute(self: Any, axes: Sequence[int]) -> Tensor:
-        """The axes in another order."""
-        return needle.ops.permute(self, axes)
+    def permute(self: Any, *order: Any, axes: Sequence[int] | None = None) -> Tensor:
+        """The axes in another order: permute((2, 0, 1)) or permute(2, 0, 1)."""
+        return needle.ops.permute(self, _one_or_several(order) if axes is None else axes)
 
     @property
     def T(self: Any) -> Tensor:
@@ -261,9 +262,19 @@ class TensorMethods:
         return needle.ops.flip(self, axes)
 
 
+def _one_or_several(arguments: tuple[Any, ...]) -> Any:
+    """f((2, 3)) and f(2, 3) mean the same."""
+    return arguments[0] if len(arguments) == 1 else arguments
+
+
 def _subtract(a: Tensor, b: Tensor) -> Tensor:
-    return a - b
+    if b.dtype.kind in "biu":  # negated in the dtype of the difference: a uint8 has no negative
+        b = needle.ops.cast(b, np.result_type(a.dtype, b.dtype))
+    return needle.ops.add(a, needle.ops.negate(b))
 
 
 def _subtract_scalar(a: Tensor, scalar: Any) -> Tensor:
-    return needle.ops.add_scalar(a, -scalar)
+    number = np.asarray(scalar).reshape(()).item()
+    if a.dtype.kind == "u" and isinstance(number, int):
+        return _subtract(a, _constant(np.asarray(number, dtype=a.dtype)))
+    return needle.ops.add_scalar(a, -number)

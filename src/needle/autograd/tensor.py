@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import count
 from numbers import Number
 from typing import Any
 
@@ -64,10 +65,10 @@ class Tensor(TensorMethods, Value):
         requires_grad: bool = True,
         **kwargs: Any,
     ) -> None:
+        self._init(None, (), requires_grad=requires_grad)
         if kwargs:
             raise TypeError(f"Tensor: expected device, dtype, requires_grad, got {sorted(kwargs)}.")
-        data = _raw_data(array, device, dtype)
-        self._init(None, (), cached_data=data, requires_grad=requires_grad)
+        self.cached_data = _raw_data(array, device, dtype)
 
     # -- data ----------------------------------------------------------------------------------
 
@@ -89,6 +90,12 @@ class Tensor(TensorMethods, Value):
         if self.cached_data is None and self.op is not None:
             self.realize_cached_data()
         return Tensor.make_const(self.cached_data)
+
+    def twin(self) -> Tensor:
+        """The same value, by the same op from the same inputs, as another Tensor."""
+        tensor = Tensor.__new__(Tensor)
+        tensor._set(self.op, self.inputs, self.cached_data, self.requires_grad)
+        return tensor
 
     @staticmethod
     def make_const(data: Any, *, requires_grad: bool = False) -> Tensor:
@@ -219,7 +226,14 @@ class Tensor(TensorMethods, Value):
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
+        if not self.shape:
+            raise TypeError("iteration: expected at least one axis, got a 0-d Tensor.")
+        return iter(needle.ops.split(self, 0))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a Tensor does not support item assignment. ndl.where and ndl.concatenate make new ones."
+        )
 
     def __bool__(self) -> bool:
         """True: a Tensor is a thing, not its value. Of a comparison: its one value."""
@@ -260,16 +274,19 @@ class Tensor(TensorMethods, Value):
     __array_ufunc__ = None
 
 
+_numbers = count()
+
+
 class HookHandle:
     """What `register_hook` returns; `remove()` takes the hook away."""
 
     def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
-        self._hooks = hooks
-        hooks[id(self)] = hook
+        self._hooks, self._number = hooks, next(_numbers)
+        hooks[self._number] = hook
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
-        self._hooks.pop(id(self), None)
+        self._hooks.pop(self._number, None)
 
 
 def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
@@ -299,11 +316,15 @@ def _all_numbers(data: Array) -> bool:
 class TensorTuple(Value):
     """Several Tensors made by one op, as one value of the graph. No nesting."""
 
+    holds_tuple = True
+
     def __len__(self) -> int:
         return len(self.realize_cached_data())
 
     def __getitem__(self, index: int) -> Tensor:
         length = len(self)
+        if not isinstance(index, (int, np.integer)):
+            raise DTypeError(f"TensorTuple: expected an int as index, got {index!r}.")
         if not -length <= index < length:
             raise IndexError(f"TensorTuple: expected an index below {length}, got {index}.")
         return needle.ops.tuple_get_item(self, index % length)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from numpy.exceptions import AxisError as NumPyAxisError
 
@@ -42,6 +42,8 @@ class Op:
     expects: Any = "inputs of fitting shapes"
     # False for results that are not differentiable at all: comparisons, argmax, casts to integer.
     differentiable: bool = True
+    # Whether an input may be a TensorTuple.
+    takes_tuple: bool = False
     # Of an op that picks one Tensor out of a TensorTuple: which. Lets adjoints add up slot by slot.
     slot: int | None = None
 
@@ -123,6 +125,7 @@ class Value:
     cached_data: Any = None
     requires_grad: bool = False
     num_outputs: int = 1
+    holds_tuple: ClassVar[bool] = False  # of TensorTuple: its data is a tuple of arrays
     grad: Any = None  # of leaves, after backward
     _edges: tuple[Edge, ...] = ()
     _leaf: Leaf | None = None
@@ -216,12 +219,14 @@ class Value:
                 if value.requires_grad:
                     requires_grad = True
                 data = value.cached_data
+                if type(data) is tuple and not op.takes_tuple:
+                    raise _no_tuple(op, value)
                 arrays.append(value.realize_cached_data() if data is None else data)
         except AttributeError:
             _require_values(op, inputs)
             raise
+        data = _compute(cls, op, arrays)
         result = cls.__new__(cls)
-        data = _compute(op, arrays)
         if requires_grad and op.differentiable and modes.grad_enabled:
             result._set(op, inputs, data, True)
         else:  # a leaf that does not require grad, as the class has it
@@ -234,7 +239,7 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
     """`make_from_op` under lazy or detect_anomaly."""
     _require_values(op, inputs)
     lazy = is_lazy()
-    data = None if lazy else _compute(op, [value.realize_cached_data() for value in inputs])
+    data = None if lazy else _compute(cls, op, [value.realize_cached_data() for value in inputs])
     requires_grad = (
         modes.grad_enabled and op.differentiable and any(value.requires_grad for value in inputs)
     )
@@ -257,6 +262,10 @@ def _copied(kind: type[Value], data: Any, requires_grad: bool) -> Value:
 Edge: TypeAlias = "Value | Leaf"  # what a node keeps of an input
 
 
+def _no_tuple(op: Op, value: Value) -> DTypeError:
+    return DTypeError(f"{op.name}: expected Tensors, got {describe(value)}. Take its items.")
+
+
 def _require_values(op: Op, inputs: Sequence[Any]) -> None:
     for value in inputs:
         if not isinstance(value, Value):
@@ -264,9 +273,11 @@ def _require_values(op: Op, inputs: Sequence[Any]) -> None:
                 f"{op.name}: expected Tensors, got {describe(value)}. "
                 "Wrap it first: ndl.Tensor(...)."
             ) from None
+        if value.holds_tuple and not op.takes_tuple:
+            raise _no_tuple(op, value)
 
 
-def _compute(op: Op, arrays: list[Array]) -> Any:
+def _compute(cls: type[Value], op: Op, arrays: list[Array]) -> Any:
     """`op.compute`, with errors that name the op, what it expects, and every shape and dtype."""
     try:
         data = op.compute(*arrays)
@@ -274,9 +285,12 @@ def _compute(op: Op, arrays: list[Array]) -> Any:
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise _explained(error, op, arrays) from error
-    if type(data) is NDArray:
+    if type(data) is NDArray and not cls.holds_tuple:
         return data
-    if isinstance(data, (tuple, list)):
+    if data is None or isinstance(data, (tuple, list)) != cls.holds_tuple:
+        wanted = "a tuple of arrays" if cls.holds_tuple else "an array"
+        raise DTypeError(f"{op.name}: expected compute() to return {wanted}, got {describe(data)}.")
+    if cls.holds_tuple:
         return tuple([primitives.asarray(item) for item in data])
     return primitives.asarray(data)
 
@@ -288,7 +302,7 @@ def _explained(error: Exception, op: Op, arrays: list[Array]) -> NeedleError:
     elif isinstance(error, IndexError):
         kind = OutOfRangeError
     else:
-        kind = DTypeError if isinstance(error, TypeError) else ShapeError
+        kind = DTypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
     reason = "" if kind is ShapeError else f" ({error})"
     return kind(f"{op.name}: expected {op.expects}, got {describe(*arrays)}.{reason}")
 
@@ -307,7 +321,8 @@ def _realize(root: Value) -> None:
         if waiting:
             stack.extend(reversed(waiting))  # type: ignore[arg-type]
             continue
-        value.cached_data = _compute(value.op, [edge.cached_data for edge in value._edges])
+        arrays = [edge.cached_data for edge in value._edges]
+        value.cached_data = _compute(type(value), value.op, arrays)
         if modes.anomaly:
             anomaly.watch(value, value.op, value._edges)
         if not value.requires_grad:  # as in eager mode: a constant forgets how it was made

@@ -209,6 +209,8 @@ class EWisePow(TensorOp):
         from needle.ops.comparison import equal, where
 
         a, b = node.inputs
+        if is_integer(b.dtype):
+            b = b.astype(node.dtype)  # b - 1 wraps around in a uint8
         da = db = None
         if a.requires_grad:
             exponent = where(equal(a, 0), where(equal(b, 0), 1, b - 1), b - 1)

@@ -152,13 +152,15 @@ def erf(a: Tensor) -> Tensor:
 
 
 class Sign(TensorOp):
-    """y = -1, 0 or 1, as x is below, at or above 0. Its gradient, 0, is not computed."""
+    """y = -1, 0 or 1, as x is below, at or above 0. Gradient: 0."""
 
     expects = REAL
-    differentiable = False
 
     def compute(self, x: Array) -> Array:
         return array_api.sign(x)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return out_grad * 0
 
 
 def sign(a: Tensor) -> Tensor:
@@ -202,9 +204,10 @@ class Clip(TensorOp):
         return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        from needle.ops.comparison import equal
+        from needle.ops.comparison import equal, indicator
 
-        return out_grad * equal(node.inputs[0], node)
+        (x,) = node.inputs
+        return out_grad * indicator(equal(x, node), x)
 
 
 def clip(a: Tensor, low: float | None = None, high: float | None = None) -> Tensor:

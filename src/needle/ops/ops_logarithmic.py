@@ -83,6 +83,13 @@ def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
     return LogSumExp(axes, keepdims)(a)
 
 
+def _at_class(shape: tuple[int, ...], classes: Array) -> tuple[Array, ...]:
+    """The index of each row's class. NumPy itself refuses ids that are too large."""
+    if classes.size and classes.min() < 0:
+        raise IndexError(f"class id {classes.min()}")
+    return along(shape, classes, 1)
+
+
 class CrossEntropy(TensorOp):
     """y[n] = log Σ_c exp(z[n, c]) - z[n, k[n]]: what -log softmax gives the class k[n].
 
@@ -98,7 +105,7 @@ class CrossEntropy(TensorOp):
 
     def compute(self, z: Array, classes: Array) -> Array:
         shifted = _less_largest(z, (1,))
-        rows = _log_sum(shifted, (1,)) - shifted[along(shifted.shape, classes, 1)]
+        rows = _log_sum(shifted, (1,)) - shifted[_at_class(shifted.shape, classes)]
         return primitives.in_float32(NDArray.mean, rows) if self.mean else rows
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -119,7 +126,7 @@ class SoftmaxMinusOneHot(TensorOp):
 
     def compute(self, z: Array, classes: Array) -> Array:
         y = _softmax(z, (1,))
-        y[along(y.shape, classes, 1)] -= 1
+        y[_at_class(y.shape, classes)] -= 1
         return y
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:

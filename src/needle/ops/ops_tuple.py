@@ -47,6 +47,7 @@ class TupleGetItem(TensorOp):
     """y = t[index]. Gradient: dy in that slot, zeros in the others."""
 
     name = "tuple_get_item"
+    takes_tuple = True
 
     def __init__(self, index: int) -> None:
         self.index = self.slot = index
@@ -59,6 +60,8 @@ class TupleGetItem(TensorOp):
             raise OutOfRangeError(
                 f"{self.name}: expected an index below {len(values)}, got {self.index}."
             )
+        if self.index < 0:
+            return TupleGetItem(self.index + len(values))(values)
         if isinstance(values.op, MakeTensorTuple):  # what was just put in
             return values.inputs[self.index]  # type: ignore[no-any-return]
         return super().__call__(values)
@@ -105,6 +108,7 @@ class Stack(TensorOp):
     """y = the Tensors of a tuple, of equal shapes, joined along a new axis. Gradient: split(dy)."""
 
     expects = "arrays of equal shape, and an axis that the result has"
+    takes_tuple = True
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
