@@ -9,6 +9,7 @@ import numpy as np
 
 import needle as ndl
 from needle.data.datasets.mnist_dataset import read_mnist
+from needle.nn.checks import require_positive, require_tensors
 
 __all__ = ["loss_err", "nn_epoch", "parse_mnist", "softmax_loss"]
 
@@ -33,6 +34,10 @@ def softmax_loss(Z: ndl.Tensor, y_one_hot: ndl.Tensor) -> ndl.Tensor:
             "softmax_loss: expected Z [N, C] and y_one_hot of its shape, got "
             f"{ndl.errors.describe(Z, y_one_hot)}."
         )
+    if Z.shape[0] == 0:
+        raise ndl.errors.ShapeError(
+            f"softmax_loss: expected one row or more, got {ndl.errors.describe(Z)}."
+        )
     return (ndl.logsumexp(Z, axes=1).sum() - (Z * y_one_hot).sum()) / Z.shape[0]
 
 
@@ -48,7 +53,11 @@ def nn_epoch(
 
     X: (n, d); y: (n,) class ids; W1: (d, hidden); W2: (hidden, C). The last batch may be short.
     Returns W1 and W2, which have been given their new values, in the dtype that they came with.
+
+    Raises OptionError for a batch below 1, GradientError for weights that require no gradient.
     """
+    require_positive("nn_epoch", batch=batch)
+    _require_trainable(W1=W1, W2=W2)
     loss_function = ndl.nn.SoftmaxLoss()  # softmax_loss for class ids, as one op
     for start in range(0, len(y), batch):
         x = ndl.Tensor(X[start : start + batch], requires_grad=False)
@@ -58,6 +67,16 @@ def nn_epoch(
         for W in (W1, W2):
             W.data = W.detach() + W.grad * -lr
     return W1, W2
+
+
+def _require_trainable(**weights: ndl.Tensor) -> None:
+    require_tensors("nn_epoch", *weights.values())
+    frozen = [name for name, weight in weights.items() if not weight.requires_grad]
+    if frozen:
+        raise ndl.errors.GradientError(
+            f"nn_epoch: expected {' and '.join(weights)} that require gradients, got "
+            f"requires_grad=False in {' and '.join(frozen)}."
+        )
 
 
 def loss_err(h: ndl.Tensor, y: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:

@@ -121,7 +121,7 @@ ROWS_ELEMENTWISE = [
     Row(ops.Sin, ops.sin, np.sin, UNARY),
     Row(ops.Cos, ops.cos, np.cos, UNARY),
     Row(ops.Erf, ops.erf, erf, UNARY),
-    Row(ops.Sign, ops.sign, np.sign, UNARY, order=0),
+    Row(ops.Sign, ops.sign, np.sign, UNARY),
     Row(ops.Abs, ops.abs, np.abs, UNARY),
     Row(ops.Clip, ops.clip, lambda x, low=None, high=None: np.clip(x, low, high),
         [case((2, 3), low=-1, high=1), case((), low=0), case((3,), high=0), case((0,), low=0),
@@ -144,6 +144,9 @@ ROWS_ELEMENTWISE = [
 ]  # fmt: skip
 
 
+SOME_ZERO = np.array([[0.0, 2.0, -0.5], [np.nan, 0.0, 0.0]])
+LOGIC = [*PAIRS, case(SOME_ZERO, np.array([True, False, True])), case(SOME_ZERO, SOME_ZERO[:, :1])]
+
 ROWS_COMPARISON = [
     Row(op, function, reference, PAIRS, UNFIT, order=0, bools=True)
     for op, function, reference in [
@@ -155,6 +158,16 @@ ROWS_COMPARISON = [
         (ops.GreaterEqual, ops.greater_equal, np.greater_equal),
     ]
 ] + [
+    Row(op, function, reference, LOGIC, [bad(errors.ShapeError, r"got bool\[2,3\] and bool\[2\]",
+        (2, 3), (2,))], draws=(truth,), order=0, bools=True)
+    for op, function, reference in [
+        (ops.LogicalAnd, ops.logical_and, np.logical_and),
+        (ops.LogicalOr, ops.logical_or, np.logical_or),
+    ]
+] + [
+    Row(ops.Indicator, ops.indicator, lambda holds, x: holds.astype(x.dtype),
+        [case((2, 3), (2, 3)), case((2, 3), (1, 3)), case((), ()), case((0,), (0,))],
+        draws=(truth, anywhere), integers=False),
     Row(ops.LogicalNot, ops.logical_not, np.logical_not, UNARY, draws=(truth,), order=0),
     Row(ops.Maximum, ops.maximum, np.maximum, PAIRS, UNFIT, bools=True),
     Row(ops.Minimum, ops.minimum, np.minimum, PAIRS, UNFIT, bools=True),
@@ -200,6 +213,11 @@ ROWS_REDUCTION = [
     Row(ops.ArgMin, ops.argmin, np.argmin, [*AXIS_CASES, case(()), case((2, 3), axis=None)],
         [*BAD_AXIS, bad(errors.ShapeError, "expected at least one element", (0,))],
         draws=(distinct,), order=0, bools=True),
+    *[Row(op, function, reducing(reference), [*over_axes(), case(SOME_ZERO, axes=0)], BAD_AXES,
+          draws=(truth,), order=0, bools=True)
+      for op, function, reference in [
+          (ops.AllTrue, ops.all, np.all), (ops.AnyTrue, ops.any, np.any)
+      ]],
     Row(ops.CumSum, ops.cumsum, np.cumsum, AXIS_CASES,
         [*BAD_AXIS, bad(errors.AxisError, "with 0 axes, got 0", (), axis=0)], bools=True),
     Row(ops.LogSumExp, ops.logsumexp, reducing(logsumexp), over_axes(), BAD_AXES),
@@ -424,8 +442,7 @@ ROWS_LINALG = [
          bad(errors.OptionError, r"expected letters.*got '\$->'", (3,), subscripts="$->"),
          bad(errors.ShapeError, r"one letter in 'ii', got float64\[1,3\]", (1, 3),
              subscripts="ii"),
-         bad(errors.DTypeError, "expected subscripts", (3,), subscripts=3)],
-        narrow=False),
+         bad(errors.DTypeError, "expected subscripts", (3,), subscripts=3)]),
     Row(ops.Tril, ops.tril, np.tril, TRIANGLES, BAD_TRIANGLES, bools=True),
     Row(ops.Triu, ops.triu, np.triu, TRIANGLES, BAD_TRIANGLES, bools=True),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from data_files import write_mnist
 
 import needle as ndl
-from needle.errors import FileFormatError, ShapeError
+from needle.errors import FileFormatError, GradientError, OptionError, ShapeError
 from needle.testing import check_grads
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
@@ -170,3 +170,33 @@ def test_both_apps_import_flat_and_as_a_package_in_one_process():
         "assert apps.mlp_resnet.MLPResNet is MLPResNet\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=APPS.parent, check=True)
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+def test_the_loss_of_no_rows_is_refused():
+    nothing = ndl.Tensor(np.zeros((0, 3)))
+    with pytest.raises(ShapeError, match=r"softmax_loss: expected one row or more, got float64"):
+        softmax_loss(nothing, nothing)
+
+
+@pytest.mark.parametrize("batch", [0, -5, 2.5, None])
+def test_a_batch_that_is_no_size_is_refused(batch):
+    w1, w2 = ndl.Tensor(np.ones((4, 5))), ndl.Tensor(np.ones((5, 3)))
+    with pytest.raises(OptionError) as error:
+        nn_epoch(np.ones((10, 4)), np.zeros(10, dtype=int), w1, w2, batch=batch)
+    assert str(error.value) == f"nn_epoch: expected batch of 1 or more, got {batch}."
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_weights_that_require_no_gradient_are_refused_and_stay(frozen):
+    weights = [ndl.Tensor(np.ones((4, 5))), ndl.Tensor(np.ones((5, 3)))]
+    weights[frozen].requires_grad = False
+    with pytest.raises(GradientError) as error:
+        nn_epoch(np.ones((10, 4)), np.zeros(10, dtype=int), *weights)
+    assert str(error.value) == (
+        "nn_epoch: expected W1 and W2 that require gradients, got requires_grad=False in "
+        f"W{frozen + 1}."
+    )
+    assert all((weight.numpy() == 1).all() for weight in weights)

@@ -37,6 +37,11 @@ MISSPELT = [
     (["train", "--optimizer", "adm"], "rmsprop, adagrad, lion; got 'adm'. Did you mean adam?"),
     (["train", "--model", "two_layer"], "got 'two_layer'. Did you mean two-layer?"),
     (["train", "--momentum", "0.9"], "expected with --optimizer sgd or rmsprop, got adam."),
+    (["train", "--out", ""], "--out: expected the name of a folder, got ''."),
+    (["train", "--data-dir", " "], "--data-dir: expected the name of a folder, got ' '."),
+    (["--epochs", "3"], "needle: --epochs: expected a command first: needle train --epochs ..."),
+    (["--lr=1", "train"], "needle: --lr: expected a command first: needle train --lr ..."),
+    (["--invert"], "needle: --invert: expected a command first: needle predict --invert ..."),
     (["predict"], "needle predict: the following arguments are required: RUN, IMAGE"),
     (["info", "--jsn"], "needle info: --jsn: expected an option that exists. Did you mean --json?"),
 ]
@@ -108,6 +113,33 @@ def test_ctrl_c_while_loading_is_one_line_and_status_130(monkeypatch, capsys):
     monkeypatch.setattr("needle.cli.train.load_examples", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "needle train: interrupted.\n"
+
+
+@pytest.mark.parametrize("hidden", ["100000000000", "1" + "0" * 15, "1" + "0" * 30])
+def test_a_network_beyond_memory_is_one_line_and_leaves_nothing(
+    hidden, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("sklearn", reason="scikit-learn holds the digits")
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert main(["train", "--hidden", hidden]) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("needle train: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    def too_large(options):
+        raise MemoryError("Unable to allocate 46.6 TiB")
+
+    monkeypatch.setattr("needle.cli.train.load_examples", too_large)
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        "needle train: expected to fit in memory, got: Unable to allocate 46.6 TiB. "
+        "Choose smaller numbers.\n"
+    )
 
 
 # -- predict -------------------------------------------------------------------------------------
@@ -246,6 +278,15 @@ def test_a_truncated_image_is_one_line(run, png, capsys):
     assert line.startswith("needle predict: IMAGE: expected a whole PNG, got a.png. (")
 
 
+def test_a_large_image_is_resized_without_a_warning(run, png, capsys, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 700)
+    large = np.kron(light_in_row(2), np.ones((7, 7), dtype=np.uint8))
+    assert main(["predict", str(run), png("large.png", large)]) == 0
+    printed = capsys.readouterr()
+    assert labels(printed.out) == ["lower"]
+    assert printed.err == "large.png: resized from 28 x 28 to 4 x 4.\n"
+
+
 def test_without_pillow_the_extra_is_named(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert main(["predict", str(run), "a.png"]) == 2
@@ -280,6 +321,33 @@ FOREIGN = [
 def test_weights_that_were_not_trained_here_are_one_line(tmp_path, capsys, metadata):
     ndl.save({"w": np.ones(3)}, tmp_path / "model.safetensors", metadata=metadata)
     assert main(["predict", str(tmp_path), "a.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "which does not say which network they are of." in line
+
+
+EDITED = [
+    ("data", "scale", "a"),
+    ("data", "scale", float("nan")),
+    ("data", "shape", [float("inf"), 1, 1]),
+    ("data", "shape", [-4, -4, 1]),
+    ("data", "shape", 16),
+    ("data", "polarity", 3),
+    ("data", "name", None),
+    ("model", "hidden", "a"),
+    ("model", "hidden", -1),
+    ("model", "in_features", 16.0),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value"), EDITED)
+def test_edited_metadata_is_one_line(run, tmp_path, capsys, part, key, value):
+    path = run / "model.safetensors"
+    inside = json.loads(ndl.serialization.load_metadata(path)["needle"])
+    inside[part][key] = value
+    metadata = {"needle": json.dumps(inside)}
+    ndl.save(ndl.load(path), tmp_path / "model.safetensors", metadata=metadata)
+    Path(tmp_path / "a.png").write_bytes(b"")
+    assert main(["predict", str(tmp_path), str(tmp_path / "a.png")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "which does not say which network they are of." in line
 

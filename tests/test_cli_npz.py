@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from needle.cli.main import main
 from needle.cli.npz import read_npz
-from needle.errors import DTypeError, FileFormatError, OutOfRangeError, ShapeError
+from needle.errors import DTypeError, FileFormatError, NeedleError, OutOfRangeError, ShapeError
 
 X = np.linspace(0, 1, 12, dtype="float64").reshape(6, 2)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -140,3 +141,83 @@ def test_a_batch_larger_than_the_data_is_refused(save, capsys):
     assert capsys.readouterr().err == (
         "needle train: --batch-size: expected at most the 5 training examples, got 6.\n"
     )
+
+
+def one_line_of(error: FileFormatError) -> str:
+    text = str(error)
+    assert "\n" not in text and "allow_pickle" not in text
+    return text
+
+
+def test_a_single_array_under_an_npz_name_is_refused(tmp_path):
+    np.save(tmp_path / "one.npy", X)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(FileFormatError, match=r"got .*one\.npz, no zip archive") as caught:
+        read_npz(tmp_path / "one.npz")
+    one_line_of(caught.value)
+
+
+def test_text_under_an_npz_name_is_refused_without_advice_to_unpickle(tmp_path):
+    (tmp_path / "my.npz").write_text("a,b\n1,2\n")
+    with pytest.raises(FileFormatError, match="no zip archive") as caught:
+        read_npz(tmp_path / "my.npz")
+    assert "pickle" not in one_line_of(caught.value)
+
+
+def test_no_advice_to_unpickle_an_array_of_objects(save):
+    with pytest.raises(FileFormatError, match="Python objects") as caught:
+        read_npz(save(X=np.array([object()]), y=np.array([0])))
+    one_line_of(caught.value)
+
+
+def test_a_damaged_byte_anywhere_is_refused_or_harmless(tmp_path):
+    path = tmp_path / "my.npz"
+    np.savez_compressed(path, X=X, y=Y)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            read_npz(path)
+        except NeedleError:
+            refused += 1
+    assert refused > len(whole) // 2
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [(8, b"\x01\x00", "encrypted"), (10, b"\x63\x00", "compression")],
+)
+def test_encryption_and_odd_compression_are_refused(save, offset, value, reason):
+    path = save(X=X, y=Y)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + offset : entry + offset + 2] = value
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=reason) as caught:
+        read_npz(path)
+    one_line_of(caught.value)
+
+
+def test_a_file_in_the_archive_that_is_no_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "my.npz", "w") as archive:
+        archive.writestr("X", "1 2 3")
+        archive.writestr("y", "1")
+    with pytest.raises(FileFormatError, match=r"got .*my\.npz, in which X is none"):
+        read_npz(tmp_path / "my.npz")
+
+
+@pytest.mark.parametrize("label", [1e30, -1e30])
+def test_float_labels_beyond_int64_are_refused_without_a_warning(save, label):
+    with pytest.raises(DTypeError, match=r"expected whole class ids in y, got -?1e\+30 at y\[2\]"):
+        read_npz(save(X=X, y=np.where(np.arange(6) == 2, label, Y)))
+
+
+def test_names_of_classes_as_bytes_are_decoded(save):
+    names = np.array([b"cat", "chó".encode(), b"owl"])
+    assert read_npz(save(X=X, y=Y, class_names=names)).class_names == ("cat", "chó", "owl")
+    latin = np.array([b"a", b"\xe9t\xe9", b"c"])
+    with pytest.raises(FileFormatError, match="expected class_names in UTF-8"):
+        read_npz(save(X=X, y=Y, class_names=latin))

@@ -342,6 +342,19 @@ def test_holdout_changes_how_many_digits_are_held_out():
 # -- pictures ------------------------------------------------------------------------------------
 
 
+def test_holdout_that_is_not_used_is_said(capsys):
+    draw = np.random.RandomState(0)
+    x, y = draw.rand(12, 3), np.arange(12) % 2
+    np.savez("pair.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    arguments = ["--data", "pair.npz", "--epochs", "1", "--overwrite", "--out", "run", "--quiet"]
+    train(*arguments)
+    assert capsys.readouterr().err == ""
+    train(*arguments, "--holdout", "0.3")
+    assert capsys.readouterr().err == (
+        "needle train: --holdout: not used, as pair.npz has a test set of its own.\n"
+    )
+
+
 def test_pictures_of_nothing_and_of_many_classes_are_drawn(pictures):
     plots.learning_curves([], Path("none.png"))
     plots.learning_curves([Epoch(1, 2.0, 0.1, 2.0, 0.1, 10, 1.0, False)], Path("one.png"))

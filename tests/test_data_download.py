@@ -136,6 +136,47 @@ def test_second_mirror_does_not_continue_what_the_first_began(mnist_server, tmp_
     assert files_in(tmp_path / "data") == ["images.gz", "labels.gz"]
 
 
+def test_next_mirror_is_tried_after_wrong_content(mnist_server, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in mnist_server.iterdir():
+        (other / path.name).write_bytes(b"<html>moved</html>")
+    mirrors = (other.as_uri() + "/", mnist_server.as_uri() + "/")
+    monkeypatch.setattr(download, "_MNIST_MIRRORS", mirrors)
+    ndl.data.download_mnist(tmp_path / "data", progress=False)
+    assert files_in(tmp_path / "data") == ["images.gz", "labels.gz"]
+
+
+def cut_off(url):
+    yield b"half", 100
+
+
+def test_next_mirror_is_tried_after_a_body_that_is_cut_off(mnist_server, tmp_path, monkeypatch):
+    whole = download._pieces
+    monkeypatch.setattr(
+        download, "_pieces", lambda url: cut_off(url) if url.startswith("cut") else whole(url)
+    )
+    monkeypatch.setattr(download, "_MNIST_MIRRORS", ("cut/", mnist_server.as_uri() + "/"))
+    ndl.data.download_mnist(tmp_path / "data", progress=False)
+    assert files_in(tmp_path / "data") == ["images.gz", "labels.gz"]
+
+
+def test_a_body_that_is_cut_off_is_said(mnist_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_pieces", cut_off)
+    with pytest.raises(ConnectionError, match=r"images\.gz: cut off after 4 of 100 bytes"):
+        ndl.data.download_mnist(tmp_path / "data", progress=False)
+    assert files_in(tmp_path / "data") == []
+
+
+def test_wrong_content_and_no_server_after_it_is_one_line(mnist_server, tmp_path, monkeypatch):
+    (mnist_server / "images.gz").write_bytes(b"something else")
+    mirrors = (mnist_server.as_uri() + "/", (tmp_path / "gone").as_uri() + "/")
+    monkeypatch.setattr(download, "_MNIST_MIRRORS", mirrors)
+    with pytest.raises(FileFormatError, match=r"expected images\.gz with SHA-256") as caught:
+        ndl.data.download_mnist(tmp_path / "data", progress=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_progress_is_shown_on_standard_error(mnist_server, tmp_path, capsys):
     ndl.data.download_mnist(tmp_path / "data")
     shown = capsys.readouterr()

@@ -356,3 +356,19 @@ def test_transforms_must_be_a_list():
 def test_transforms_apply_in_order():
     assert Dataset([lambda x: x + 1, lambda x: x * 10]).apply_transforms(1) == 20
     assert Dataset().apply_transforms(1) == 1
+
+
+@pytest.mark.parametrize("dataset", [5, None, (i for i in range(3)), {1, 2}])
+def test_what_is_no_dataset_is_refused(dataset):
+    with pytest.raises(DTypeError, match="DataLoader: expected a dataset with len and indexing"):
+        DataLoader(dataset)
+
+
+def test_a_collate_fn_that_is_no_function_is_refused():
+    with pytest.raises(OptionError, match="expected collate_fn to be a function, got int 5"):
+        DataLoader([1, 2], collate_fn=5)
+
+
+def test_ragged_lists_are_refused():
+    with pytest.raises(ShapeError, match="NDArrayDataset: expected arrays as long as each other"):
+        NDArrayDataset([[1], [1, 2]])

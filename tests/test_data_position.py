@@ -287,3 +287,54 @@ def test_position_works_for_datasets_of_index_arrays():
     expected = [as_lists(batch) for batch in iterator]
     loader.load_state_dict(state)
     assert [as_lists(batch) for batch in loader] == expected
+
+
+IN_AN_EPOCH = [
+    {"epoch": "x"},
+    {"epoch": -1},
+    {"epoch": 1.5},
+    {"seed": -1},
+    {"seed": None},
+    {"item_seed": "x"},
+    {"item_seed": -1},
+    {"position": 1.5},
+    {"position": [1, 2]},
+    {"ordering": np.arange(float(LENGTH))},
+    {"ordering": [[1], [1, 2]]},
+]
+OF_THE_STREAM = [
+    {"stream_key": np.zeros(3, dtype=np.uint32)},
+    {"stream_key": "x"},
+    {"stream_key": np.full(624, -1)},
+    {"stream_position": -1},
+    {"stream_position": 10**6},
+    {"stream_has_gauss": 7},
+    {"stream_gauss": np.nan},
+    {"stream_gauss": "x"},
+]
+
+
+@pytest.mark.parametrize(
+    ("seed", "within", "change"),
+    [(1, True, change) for change in IN_AN_EPOCH]
+    + [(1, False, change) for change in IN_AN_EPOCH[:5]]
+    + [(None, within, change) for within in (True, False) for change in OF_THE_STREAM],
+)
+def test_values_that_cannot_be_are_refused_and_change_nothing(seed, within, change):
+    loader = make(seed=seed)
+    if within:
+        next(iter(loader))
+    fresh = make(seed=5)
+    np.random.seed(3)
+    with pytest.raises(StateDictError, match=rf"DataLoader: expected .*{next(iter(change))}"):
+        fresh.load_state_dict({**loader.state_dict(), **change})
+    assert fresh.state_dict() == {"epoch": 0, "seed": 5}
+    drawn = np.random.rand()
+    np.random.seed(3)
+    assert np.random.rand() == drawn
+
+
+@pytest.mark.parametrize("state", [None, 3, [1], "epoch"])
+def test_a_state_that_is_no_dict_is_refused(state):
+    with pytest.raises(StateDictError, match="DataLoader: expected a loader's state, a dict, got"):
+        make().load_state_dict(state)

@@ -125,3 +125,9 @@ def test_row_that_no_other_follows_is_refused(i):
 def test_bptt_below_one_is_refused():
     with pytest.raises(OptionError, match="expected bptt from 1 on, got 0"):
         get_batch(batchify(range(20), 2), 0, 0)
+
+
+@pytest.mark.parametrize("batch_size", [2.0, "2", None])
+def test_a_batch_size_that_is_no_int_is_refused(batch_size):
+    with pytest.raises(OptionError, match=r"batchify: expected batch_size in 1\.\.4"):
+        batchify([1, 2, 3, 4], batch_size)

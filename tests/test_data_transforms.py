@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needle.data import RandomCrop, RandomFlipHorizontal, Transform, random_stream
+from needle.data import Dataset, RandomCrop, RandomFlipHorizontal, Transform, random_stream
 from needle.errors import OptionError, ShapeError
 
 SHAPES = [(5, 7, 3), (4, 4, 1), (6, 3), (1, 1, 2)]
@@ -111,3 +111,16 @@ def test_peeking_a_seed_consumes_nothing():
     draw = np.random.rand()
     np.random.seed(0)
     assert np.random.rand() == draw
+
+
+@pytest.mark.parametrize("value", ["a", None, 1.5])
+def test_options_that_are_no_numbers_in_range_are_refused(value):
+    with pytest.raises(OptionError, match=r"RandomFlipHorizontal: expected p in 0\.\.1, got"):
+        RandomFlipHorizontal(value)
+    with pytest.raises(OptionError, match="RandomCrop: expected padding from 0 on, got"):
+        RandomCrop(value)
+
+
+def test_a_transform_that_is_no_function_is_refused():
+    with pytest.raises(OptionError, match="transforms: expected a list of functions, got int 5"):
+        Dataset([RandomCrop(1), 5])

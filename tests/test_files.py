@@ -159,3 +159,20 @@ def test_a_device_is_not_replaced():
     with pytest.raises(OSError, match="write: expected the path of a file, got '/dev/null'"):
         write_atomically("/dev/null", b"")
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 242])
+def test_names_as_long_as_the_system_allows_are_written(tmp_path, name):
+    write_atomically(tmp_path / name, b"1")
+    assert names_in(tmp_path) == [name]
+
+
+@posix_only
+def test_links_in_a_circle_are_named_and_stay(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.symlink_to(two)
+    two.symlink_to(one)
+    with pytest.raises(OSError, match=r"write: expected the path of a file, got '.*one', a link"):
+        write_atomically(one, b"")
+    assert names_in(tmp_path) == ["one", "two"]
+    assert one.is_symlink()

@@ -50,10 +50,38 @@ def test_unknown_dtype_is_refused(function):
         function(2, dtype="float33")
 
 
+@pytest.mark.parametrize("function", SHAPED)
+def test_message_about_a_shape_names_the_function_called(function):
+    with pytest.raises(ShapeError, match=f"^{function.__name__}: expected a shape"):
+        function(-1)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16", "int32", "bool"])
 def test_dtype_is_taken(dtype):
-    for function in SHAPED:
+    draws = [init.rand, init.randn] if "float" in dtype else []
+    for function in [*draws, init.randb, init.constant, init.ones, init.zeros]:
         assert function(2, 3, dtype=dtype).dtype.name == dtype
+
+
+@pytest.mark.parametrize("function", [init.rand, init.randn])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64"])
+def test_draws_that_would_round_to_zero_are_refused_before_the_draw(function, dtype):
+    np.random.seed(3)
+    expected = np.random.rand()
+    np.random.seed(3)
+    name = function.__name__
+    with pytest.raises(DTypeError, match=f"{name}: expected a float dtype, got {dtype}"):
+        function(3, dtype=dtype)
+    assert np.random.rand() == expected
+
+
+def test_no_dtype_means_the_default_everywhere():
+    for function in (init.rand, init.randn, init.constant, init.ones, init.zeros):
+        assert function(2, dtype=None).dtype == "float32"
+    assert init.randb(2, dtype=None).dtype == "bool"
+    assert init.one_hot(3, [1], dtype=None).dtype == "float32"
+    for function in FANS:
+        assert function(2, 3, dtype=None).dtype == "float32"
 
 
 def test_uniform_draws_stay_within_their_bounds():
@@ -74,6 +102,12 @@ def test_bernoulli_draws_have_their_probability(p):
     assert abs(init.randb(20_000, p=p).numpy().mean() - p) < 0.02
 
 
+@pytest.mark.parametrize("p", [2, -0.1, np.nan, "half", None])
+def test_what_is_no_probability_is_refused(p):
+    with pytest.raises(OptionError, match=r"randb: expected a probability p in \[0, 1\], got"):
+        init.randb(3, p=p)
+
+
 # -- one_hot -----------------------------------------------------------------------------------
 
 
@@ -81,6 +115,18 @@ def test_bernoulli_draws_have_their_probability(p):
 def test_one_hot_refuses_ids_that_are_no_classes(ids):
     with pytest.raises(OutOfRangeError, match=r"one_hot: expected class ids in 0..2, got"):
         init.one_hot(3, Tensor(ids))
+
+
+@pytest.mark.parametrize(("n", "ids"), [(2.5, [1]), (-1, []), ("3", [1]), (None, [1])])
+def test_one_hot_refuses_what_is_no_number_of_classes(n, ids):
+    with pytest.raises(OptionError, match="one_hot: expected a whole number n of classes, 0 or"):
+        init.one_hot(n, ids)
+
+
+@pytest.mark.parametrize("ids", [["a"], None, [[1], [1, 2]]])
+def test_one_hot_refuses_what_is_no_array_of_ids(ids):
+    with pytest.raises(DTypeError, match="expected"):
+        init.one_hot(3, ids)
 
 
 def test_one_hot_takes_arrays_lists_and_numbers():
@@ -107,6 +153,13 @@ def test_like_functions_take_arrays_and_another_dtype(function):
         assert function(source).dtype == "float32"
         assert function(source).shape == (2, 3)
         assert function(source, dtype="int64").dtype == "int64"
+
+
+@pytest.mark.parametrize("function", [init.zeros_like, init.ones_like])
+@pytest.mark.parametrize("value", [[1], 1.0, None])
+def test_like_functions_refuse_what_has_no_shape(function, value):
+    with pytest.raises(DTypeError, match=f"{function.__name__}: expected a Tensor or an array"):
+        function(value)
 
 
 def test_like_functions_keep_bfloat16():
@@ -140,6 +193,19 @@ def test_a_fan_of_zero_is_refused(function):
 def test_weights_that_would_round_to_zero_are_refused(function, dtype):
     with pytest.raises(DTypeError, match=f"{function.__name__}: expected a float dtype"):
         function(3, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize("function", FANS)
+@pytest.mark.parametrize("shape", [5, np.int64(5), (5,)])
+def test_one_number_is_a_shape_too(function, shape):
+    assert function(3, 4, shape=shape).shape == (5,)
+
+
+@pytest.mark.parametrize("function", FANS)
+@pytest.mark.parametrize("shape", [-5, 2.5, "ab", (2, -1)])
+def test_message_about_the_shape_of_weights_names_their_initialiser(function, shape):
+    with pytest.raises(ShapeError, match=f"^{function.__name__}: expected a shape of whole"):
+        function(3, 4, shape=shape)
 
 
 @pytest.mark.parametrize("function", FANS)

@@ -279,3 +279,67 @@ def test_layer_norm_works_on_any_number_of_axes():
 )
 def test_layer_gradient_to_second_order(make):
     check_grads(make(), tensor(5, 4))
+
+
+# -- half precision and options of the norms ---------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_normalisation_in_half_precision_does_not_overflow(dtype):
+    x = Tensor([[300.0, -300.0], [-300.0, 300.0]], dtype=dtype)
+    for norm in (nn.LayerNorm1d(2, dtype=dtype), nn.BatchNorm1d(2, dtype=dtype)):
+        y = norm(x)
+        assert y.dtype == x.dtype
+        np.testing.assert_array_equal(y.numpy().astype(float), [[1, -1], [-1, 1]])
+        (y * y).sum().backward()
+        assert np.isfinite(norm.weight.grad.numpy().astype(float)).all()
+    assert norm.running_var.dtype == norm.running_mean.dtype == x.dtype
+
+
+def test_running_statistics_in_half_precision_are_used_in_float32():
+    norm = nn.BatchNorm1d(1, dtype="float16").eval()
+    norm.running_var.data = Tensor([0.0], dtype="float16")
+    x = Tensor([[1e-3]], dtype="float16")
+    expected = float(x.numpy()[0, 0]) / np.sqrt(norm.eps)
+    assert norm(x).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_half_precision_input_of_a_float32_norm_gives_float32():
+    x = Tensor([[300.0, -300.0], [-300.0, 300.0]], dtype="float16")
+    for norm in (nn.LayerNorm1d(2), nn.BatchNorm1d(2)):
+        assert norm(x).dtype == "float32"
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.LayerNorm1d])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_norms_refuse_dtypes_that_are_no_floats(kind, dtype):
+    with pytest.raises(DTypeError) as error:
+        kind(3, dtype=dtype)
+    assert str(error.value) == f"{kind.__name__}: expected a float dtype, got {dtype}."
+
+
+@pytest.mark.parametrize("value", ["a", None, -0.1, float("nan"), [0.1]])
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda value: nn.BatchNorm1d(3, eps=value), "BatchNorm1d: expected eps of 0 or more"),
+        (lambda value: nn.LayerNorm1d(3, eps=value), "LayerNorm1d: expected eps of 0 or more"),
+        (lambda value: nn.BatchNorm1d(3, momentum=value), "BatchNorm1d: expected momentum in [0"),
+        (nn.Dropout, "Dropout: expected p in [0, 1]"),
+        (nn.HuberLoss, "HuberLoss: expected delta above 0"),
+        (nn.CrossEntropyLoss, "CrossEntropyLoss: expected label_smoothing in [0, 1]"),
+    ],
+)
+def test_options_that_are_no_fitting_numbers_are_refused(make, expected, value):
+    with pytest.raises(OptionError) as error:
+        make(value)
+    assert str(error.value).startswith(expected)
+    assert str(error.value).endswith(f", got {value!r}.")
+
+
+def test_residual_refuses_a_module_that_changes_the_shape():
+    with pytest.raises(ShapeError) as error:
+        nn.Residual(nn.Linear(4, 1, dtype="float64"))(tensor(3, 4))
+    assert str(error.value) == (
+        "Residual: expected fn(x) of x's shape, got float64[3,1] and float64[3,4]."
+    )

@@ -311,3 +311,79 @@ def test_losses_work_in_lazy_mode():
         expected = loss(logits, ids).item()
         with ndl.lazy():
             assert loss(logits, ids).item() == expected
+
+
+# -- predictions, options and class ids that are refused ---------------------------------------
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "bool"])
+def test_predictions_that_are_no_floats_are_refused(kind, dtype):
+    with pytest.raises(DTypeError) as error:
+        kind()(constant([1], dtype), constant([0], dtype))
+    assert str(error.value) == (f"{kind.__name__}: expected a floating prediction, got {dtype}[1].")
+
+
+@pytest.mark.parametrize("weight", ["a", None, -1.0, float("nan"), [1.0, -2.0], ["a"], 1j])
+def test_pos_weight_that_is_no_weight_is_refused(weight):
+    with pytest.raises(OptionError) as error:
+        nn.BCEWithLogitsLoss(weight)
+    assert str(error.value) == (
+        f"BCEWithLogitsLoss: expected pos_weight of 0 or more, got {weight!r}."
+    )
+
+
+def test_mean_cross_entropy_of_no_rows_raises():
+    nothing, ids = Tensor(np.zeros((0, 3))), Tensor(np.zeros(0, dtype=int))
+    with pytest.raises(ShapeError, match="CrossEntropyLoss: expected one element or more"):
+        nn.CrossEntropyLoss()(nothing, ids)
+    assert nn.CrossEntropyLoss(reduction="sum")(nothing, ids).item() == 0
+    assert nn.CrossEntropyLoss(reduction="none")(nothing, ids).shape == (0,)
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf"])
+def test_ids_that_are_not_finite_are_described_as_given(loss, odd):
+    with pytest.raises(OutOfRangeError) as error:
+        loss(tensor(2, 3), Tensor([0.0, float(odd)]))
+    assert str(error.value).endswith(
+        "expected class ids in 0..2, got float64 ids with NaN or Inf, which are not whole numbers."
+    )
+
+
+# -- cross-entropy of class probabilities ------------------------------------------------------
+
+
+def test_probabilities_of_one_class_are_its_id():
+    logits, ids = tensor(4, 3), [2, 0, 1, 1]
+    for smoothing in (0.0, 0.2):
+        loss = nn.CrossEntropyLoss(smoothing)
+        expected = loss(logits, Tensor(ids)).item()
+        assert loss(logits, constant(np.eye(3)[ids])).item() == pytest.approx(expected)
+
+
+def test_probabilities_keep_the_dtype_of_the_logits():
+    logits = tensor(4, 3, dtype="float32")
+    loss = nn.CrossEntropyLoss(weight=[1.0, 2.0, 3.0])(logits, constant(np.eye(3)[[0, 1, 2, 0]]))
+    assert loss.dtype == "float32"
+
+
+def test_probability_gradients_to_second_order():
+    p = constant(np.random.RandomState(1).dirichlet(np.ones(3), size=4))
+    check_grads(lambda z: nn.CrossEntropyLoss(0.1)(z, p), tensor(4, 3))
+
+
+def test_probabilities_may_pass_1_by_a_rounding_error():
+    over = np.nextafter(np.float32(1), np.float32(2))
+    loss = nn.CrossEntropyLoss()(tensor(1, 2, dtype="float32"), constant([[over, 0]], "float32"))
+    assert np.isfinite(loss.item())
+
+
+def test_probabilities_outside_0_and_1_raise():
+    with pytest.raises(OutOfRangeError, match=r"CrossEntropyLoss: expected targets in \[0, 1\]"):
+        nn.CrossEntropyLoss()(tensor(1, 2), constant([[2.0, -1.0]]))
+
+
+def test_integers_of_the_shape_of_the_logits_are_no_probabilities():
+    with pytest.raises(ShapeError, match=r"CrossEntropyLoss: expected logits \[N, C, ...\]"):
+        nn.CrossEntropyLoss()(tensor(1, 2), constant([[1, 0]]))

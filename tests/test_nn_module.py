@@ -256,7 +256,7 @@ def test_strict_loading_names_every_key_at_fault():
         "load_state_dict: expected the keys and shapes of Network, got 6 at fault: "
     )
     assert "heads.a.weight: expected shape (4, 2), got (2, 4)" in message
-    assert "steps: Tensor: expected values of dtype int64, got <U1[1]" in message
+    assert "steps: Tensor: expected an array of numbers, got <U1[1]" in message
     for part in ("scale: missing", "heads.a.bias: missing", "foreign: unexpected"):
         assert part in message
     assert "more: unexpected" in message
@@ -376,6 +376,10 @@ def test_printing_of_options():
     assert repr(nn.CrossEntropyLoss(0.1)) == (
         "CrossEntropyLoss(label_smoothing=0.1, ignore_index=-100, reduction='mean')"
     )
+    assert repr(nn.CrossEntropyLoss(weight=[1.0, 2.0])) == (
+        "CrossEntropyLoss(label_smoothing=0.0, ignore_index=-100, weight=float64[2], "
+        "reduction='mean')"
+    )
 
 
 def test_deep_copy_is_independent_and_keeps_sharing():
@@ -406,3 +410,50 @@ def test_network_and_its_gradients_go_without_the_cyclic_collector():
         assert live_values() == before
     finally:
         gc.enable()
+
+
+# -- names that collide, sharing, and values that do not fit -----------------------------------
+
+
+def test_a_name_that_two_tensors_have_is_refused():
+    module = nn.Module()
+    module.d = {1: nn.Parameter([1.0]), "1": nn.Parameter([2.0])}
+    for act in (module.state_dict, lambda: module.load_state_dict({})):
+        with pytest.raises(StateDictError) as error:
+            act()
+        assert str(error.value) == "state_dict: expected names that differ, got 'd.1' twice."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "a NoneType"), ("7", "a str"), (1j, "complex128[]")]
+)
+def test_values_that_are_no_real_numbers_are_refused(value, shown):
+    module = nn.Module()
+    module.w = nn.Parameter(np.float32(1.0))
+    with pytest.raises(StateDictError, match=r"w: Tensor: expected .*got ") as error:
+        module.load_state_dict({"w": value})
+    assert shown in str(error.value)
+    assert module.w.item() == 1.0
+
+
+def test_deeply_shared_modules_take_linear_time():
+    leaf = nn.Linear(1, 1)
+    model = leaf
+    for _ in range(200):
+        model = nn.Sequential(model, model)
+    assert len(model.submodules()) == 201
+    assert [parameter for _, parameter in model.named_parameters()] == [leaf.weight, leaf.bias]
+    model.eval().to("float64").requires_grad_(False).zero_grad()
+    assert not leaf.training
+    assert leaf.weight.dtype == "float64"
+    assert not leaf.weight.requires_grad
+
+
+def test_sharing_within_lists_keeps_the_first_name():
+    block = nn.Linear(1, 1, bias=False)
+    model = nn.Module()
+    model.a, model.b = [block], {"again": block, "more": nn.ReLU()}
+    assert [name for name, _ in model.named_modules()] == ["", "a.0", "b.more"]
+    assert [name for name, _ in model.named_parameters()] == ["a.0.weight"]
+    assert len(model.parameters()) == 2
+    assert list(model.state_dict()) == ["a.0.weight", "b.again.weight"]

@@ -325,6 +325,48 @@ def test_third_order_of_a_mixture_is_right():
     check_grads(function, rng.standard_normal((3, 2)), rng.standard_normal((2, 2)), order=3)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn"])
+def test_einsum_of_narrow_floats_adds_up_in_float32(dtype):
+    x, y = ndl.ones(4096, dtype=dtype), ndl.ones(4096, dtype=dtype, requires_grad=True)
+    total = ops.einsum("i,i->", x * 0.25, y * 0.25)
+    assert (str(total.dtype), total.astype("float32").item()) == (dtype, 256.0)
+    total.backward()
+    assert (str(y.grad.dtype), float(y.grad.numpy()[0])) == (dtype, 0.0625)
+
+
+def test_einsum_along_a_diagonal_of_bfloat16_can_be_differentiated():
+    x = ndl.ones(3, 3, dtype="bfloat16", requires_grad=True)
+    ops.einsum("ii->", x).backward()
+    assert_close(x.grad, np.eye(3))
+
+
+def test_einsum_of_bfloat16_and_another_float_gives_the_wider():
+    narrow = ndl.ones(2, dtype="bfloat16")
+    for other, dtype in [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]:
+        assert ops.einsum("i,i", narrow, ndl.ones(2, dtype=other)).dtype == dtype
+
+
+def test_logical_functions_take_a_number_on_the_right():
+    x = ndl.Tensor([True, False])
+    assert ops.logical_and(x, True).tolist() == [True, False]
+    assert ops.logical_or(x, False).tolist() == [True, False]
+    assert ops.logical_and(x, 256).tolist() == [True, False]
+    assert ops.logical_or(ndl.Tensor([0.0, 2.0]), 0).tolist() == [False, True]
+    assert ops.logical_and(x, np.array([True, True])).tolist() == [True, False]
+
+
+def test_all_of_nothing_holds_and_any_does_not():
+    assert ops.all(ndl.zeros(0)).item() is True
+    assert ops.any(ndl.zeros(0)).item() is False
+
+
+def test_logic_and_its_reductions_cut_the_graph():
+    x = leaf(1.0, 0.0)
+    for y in (ops.logical_and(x, x), ops.logical_or(x, True), ops.all(x), ops.any(x, 0)):
+        assert y.dtype == bool
+        assert not y.requires_grad
+
+
 def test_every_error_of_an_op_is_a_needle_error_and_pythons_own():
     with pytest.raises(ValueError, match="matmul"):
         ndl.ones(2) @ ndl.ones(3)

@@ -272,7 +272,7 @@ def test_loading_names_every_key_at_fault_and_changes_nothing(make):
         opt.load_state_dict(state)
     assert str(caught.value) == (
         f"load_state_dict: expected the keys and shapes of this {type(opt).__name__}, got "
-        "4 at fault: weight_decay.0: expected a number, got float64[2]; t: missing; "
+        "4 at fault: weight_decay.0: expected a number from 0 on, got float64[2]; t: missing; "
         "lr.0: missing; head.weight: unexpected."
     )
     after = opt.state_dict()
@@ -287,7 +287,7 @@ def test_loading_state_of_other_shapes_is_refused(make):
     for key in arrays:
         with pytest.raises(StateDictError, match=f"{key}: expected float64.*, got float64.7."):
             opt.load_state_dict({**state, key: np.zeros(7)})
-    with pytest.raises(StateDictError, match=r"t: expected a number, got str 'x'"):
+    with pytest.raises(StateDictError, match=r"t: expected a whole number from 0 on, got str 'x'"):
         opt.load_state_dict({**state, "t": "x"})
 
 

@@ -128,3 +128,12 @@ def test_clipping_in_lazy_mode_gives_the_same():
     with ndl.lazy():
         clip_grad_norm([lazy], 1.0)
     np.testing.assert_array_equal(eager.grad.numpy(), lazy.grad.numpy())
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm, clip_grad_value])
+def test_integer_gradients_are_refused(clip):
+    p = ndl.Tensor([1.0, 2.0])
+    p.grad = ndl.Tensor([3, 4])
+    with pytest.raises(DTypeError, match=rf"{clip.__name__}: expected floating .*, got int64\[2\]"):
+        clip([p], 1.0)
+    assert p.grad.numpy().tolist() == [3, 4]

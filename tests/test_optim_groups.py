@@ -7,7 +7,7 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim
-from needle.errors import DTypeError, OptionError
+from needle.errors import DTypeError, OptionError, StateDictError
 
 
 def two():
@@ -141,7 +141,7 @@ def test_options_come_back_with_the_state():
 
 def test_options_out_of_range_in_a_state_are_refused_and_change_nothing():
     opt = optim.SGD([ndl.Tensor([1.0])], lr=0.1)
-    with pytest.raises(OptionError, match="lr to be finite"):
+    with pytest.raises(StateDictError, match="load_state_dict: SGD: expected lr to be finite"):
         opt.load_state_dict({**opt.state_dict(), "lr.0": -1.0})
     assert opt.lr == 0.1
 
@@ -212,3 +212,67 @@ def test_an_optimiser_of_ones_own_with_state_saves_and_loads():
     assert opt.state_dict() == {"t": 1, "lr.0": 0.1, "factor.0": 0.5, "mean.0": np.array([1.0])}
     with pytest.raises(OptionError, match="Averaged: expected factor in"):
         Averaged([p], factor=2)
+
+
+IMPOSSIBLE = [{"t": -5}, {"t": 1.5}, {"steps.0": -1}, {"lr.0": -1.0}, {"lr.0": np.nan}]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE, ids=str)
+def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change):
+    a, _ = two()
+    opt = optim.Adam([a])
+    with_grads(a)
+    opt.step()
+    before = opt.state_dict()
+    (name,) = change
+    with pytest.raises(StateDictError, match=name.partition(".")[0]):
+        opt.load_state_dict({**before, **change})
+    assert {key: np.asarray(value).tolist() for key, value in opt.state_dict().items()} == {
+        key: np.asarray(value).tolist() for key, value in before.items()
+    }
+
+
+@pytest.mark.parametrize("state", [[1], None, 3, "t"])
+def test_a_state_that_is_no_dict_is_refused(state):
+    with pytest.raises(StateDictError, match="load_state_dict: expected a dict, got"):
+        optim.SGD([ndl.Tensor([1.0])]).load_state_dict(state)
+
+
+def test_ragged_lists_in_a_state_are_refused():
+    opt = optim.SGD([ndl.Tensor([1.0])])
+    with pytest.raises(StateDictError, match=r"lr\.0: expected a number"):
+        opt.load_state_dict({**opt.state_dict(), "lr.0": [[1], [1, 2]]})
+
+
+def test_a_group_can_be_added_with_options_of_its_own():
+    a, b = two()
+    opt = optim.Adam([a], lr=0.1)
+    with_grads(a)
+    opt.step()
+    opt.add_param_group({"params": [b], "lr": 0.5})
+    assert [(group["lr"], group["beta1"]) for group in opt.param_groups] == [(0.1, 0.9), (0.5, 0.9)]
+    with_grads(a, b)
+    opt.step()
+    np.testing.assert_allclose(b.numpy(), 0.5, atol=1e-6)
+    assert {"lr.1", "m.1"} <= opt.state_dict().keys()
+
+
+@pytest.mark.parametrize("group", ["again", "foreign option", "no group"])
+def test_a_group_that_cannot_be_added_changes_nothing(group):
+    a, b = two()
+    opt = optim.SGD([a])
+    groups = {"again": {"params": [a]}, "foreign option": {"params": [b], "x": 1}, "no group": [b]}
+    with pytest.raises(OptionError, match=r"SGD: expected (each parameter|group)"):
+        opt.add_param_group(groups[group])
+    assert opt.params == [a]
+
+
+def test_a_schedule_made_before_a_group_was_added_says_so():
+    a, b = two()
+    opt = optim.SGD([a])
+    schedule = optim.StepLR(opt, 1)
+    opt.add_param_group({"params": [b]})
+    with pytest.raises(
+        OptionError, match="StepLR: expected 1 parameter groups, as when it was made, got 2"
+    ):
+        schedule.step()

@@ -209,7 +209,9 @@ def test_loading_names_the_keys_at_fault_and_changes_nothing():
     assert schedule.last_step == 1
     with pytest.raises(StateDictError, match="expected a dict, got int 3"):
         schedule.load_state_dict(3)
-    with pytest.raises(StateDictError, match="last_step: expected a number, got float nan"):
+    with pytest.raises(
+        StateDictError, match="last_step: expected a whole number from 0 on, got float nan"
+    ):
         schedule.load_state_dict({**schedule.state_dict(), "last_step": math.nan})
 
 
@@ -272,3 +274,68 @@ def test_a_schedule_of_ones_own_writes_lr_at():
     assert rates(Inverse(optimizer()), 3) == [1.0, 0.5, 1 / 3]
     with pytest.raises(NotImplementedError, match="Schedule: lr_at is not written"):
         optim.Schedule(optimizer())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"last_step": -1}, {"last_step": 1.5}, {"base_lr.0": -1.0}, {"base_lr.0": math.inf}],
+    ids=str,
+)
+def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change):
+    schedule = optim.LinearWarmup(optimizer(), 4)
+    schedule.step()
+    before, lr = schedule.state_dict(), schedule.optimizer.lr
+    with pytest.raises(StateDictError, match=next(iter(change))):
+        schedule.load_state_dict({**before, **change})
+    assert schedule.state_dict() == before
+    assert schedule.optimizer.lr == lr
+
+
+def test_a_step_beyond_the_schedule_changes_nothing():
+    schedule = optim.OneCycleLR(optimizer(), 1.0, total_steps=5)
+    before, lr = schedule.state_dict(), schedule.optimizer.lr
+    with pytest.raises(StateDictError, match="expected at most total_steps=5 steps, got 6"):
+        schedule.load_state_dict({"last_step": 6, "base_lr.0": 0.5})
+    assert schedule.state_dict() == before
+    assert schedule.optimizer.lr == lr
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, -1.0, None, "1"])
+def test_a_lambda_that_gives_no_rate_is_refused(factor):
+    schedule = optim.LambdaLR(optimizer(), lambda step: factor if step else 1.0)
+    with pytest.raises(OptionError, match=r"LambdaLR: expected lr_lambda\(1\) to be finite and"):
+        schedule.step()
+    assert (schedule.last_step, schedule.optimizer.lr) == (0, 1.0)
+
+
+def test_a_lambda_that_is_no_function_is_refused():
+    for value in (0.5, [0.5], None):
+        with pytest.raises(OptionError, match="LambdaLR: expected lr_lambda to be a function"):
+            optim.LambdaLR(optimizer(), value)
+
+
+def test_milestones_and_schedules_that_are_no_lists_are_refused():
+    opt = optimizer()
+    with pytest.raises(OptionError, match="MultiStepLR: expected a list of milestones, got int 5"):
+        optim.MultiStepLR(opt, 5)
+    with pytest.raises(DTypeError, match="SequentialLR: expected a list of schedules, got int 5"):
+        optim.SequentialLR(opt, 5, [])
+
+
+def test_a_rate_that_overflows_is_refused():
+    schedule = optim.ExponentialLR(optimizer(), 1e200)
+    schedule.step()
+    with pytest.raises(OptionError, match="ExponentialLR: expected the rate of step 2 to be fini"):
+        schedule.step()
+    assert schedule.last_step == 1
+
+
+def test_a_schedule_of_ones_own_that_gives_a_negative_rate_is_refused():
+    class Falling(optim.Schedule):
+        def lr_at(self, step, group):
+            return 1.0 - step
+
+    schedule = Falling(optimizer())
+    schedule.step()
+    with pytest.raises(OptionError, match=r"Falling: expected the rate of step 2 .* got -1\.0"):
+        schedule.step()

@@ -35,7 +35,9 @@ INTERNAL = {
         "Axes", "along", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast",
     },
     "needle.ops.reductions": {"Extreme", "Reduction"},
-    "needle.nn.checks": {"require_positive", "require_tensors"},
+    "needle.nn.checks": {
+        "require_float_dtype", "require_number", "require_positive", "require_tensors",
+    },
     "needle.nn.module": {"LoadReport"},
 }  # fmt: skip
 

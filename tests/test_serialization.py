@@ -327,13 +327,17 @@ def test_a_dtype_of_other_programs_is_named(path, monkeypatch):
 
 @pytest.mark.parametrize("function", [ndl.load, load_metadata])
 def test_a_missing_file_is_named(tmp_path, function):
-    with pytest.raises(FileNotFoundError, match="nothing-here"):
-        function(tmp_path / "nothing-here")
+    path = tmp_path / "nothing-here"
+    with pytest.raises(FileNotFoundError) as error:
+        function(path)
+    assert str(error.value) == f"load: expected a safetensors file, got no file at {path}."
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(IsADirectoryError, match=tmp_path.name):
-        ndl.load(tmp_path)
+    for function in (ndl.load, load_metadata):
+        with pytest.raises(IsADirectoryError) as error:
+            function(tmp_path)
+        assert str(error.value) == f"load: expected a safetensors file, got the folder {tmp_path}."
     with pytest.raises(IsADirectoryError, match="write: expected the path of a file, got"):
         ndl.save({"x": 1}, tmp_path)
 

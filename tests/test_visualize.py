@@ -279,3 +279,13 @@ def test_text_shows_the_arguments_of_operators():
     text = graph_text((ndl.Tensor(np.ones((2, 3))) * 3).sum(1))
     assert re.search(r"mul_scalar\(%0, scalar=3\)", text)
     assert re.search(r"summation\(%1, axes=1, keepdims=False\)", text)
+
+
+@pytest.mark.parametrize("picture", [graph_svg, graph_text])
+def test_names_that_are_no_dict_of_tensors_to_str_are_refused(picture):
+    x = ndl.Tensor([1.0])
+    for names in ({x: 5}, [x], {"x": x}, 3):
+        with pytest.raises(DTypeError) as caught:
+            picture(x * 2, names=names)
+        name = picture.__name__
+        assert str(caught.value).startswith(f"{name}: expected names as {{Tensor: str}}, got ")

@@ -10,7 +10,8 @@ needle.Tensor([2. 4. 6.])
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from needle import autograd, errors, init, nn, ops
 from needle.autograd import (
@@ -51,6 +52,8 @@ from needle.ops import (
     GELU,
     Abs,
     AddScalar,
+    AllTrue,
+    AnyTrue,
     ArgMax,
     ArgMin,
     BroadcastTo,
@@ -75,10 +78,13 @@ from needle.ops import (
     GetItem,
     Greater,
     GreaterEqual,
+    Indicator,
     Less,
     LessEqual,
     Log,
+    LogicalAnd,
     LogicalNot,
+    LogicalOr,
     LogSoftmax,
     LogSumExp,
     MakeTensorTuple,
@@ -122,6 +128,8 @@ from needle.ops import (
     abs,
     add,
     add_scalar,
+    all,
+    any,
     argmax,
     argmin,
     broadcast_to,
@@ -146,10 +154,13 @@ from needle.ops import (
     getitem,
     greater,
     greater_equal,
+    indicator,
     less,
     less_equal,
     log,
+    logical_and,
     logical_not,
+    logical_or,
     logsoftmax,
     logsumexp,
     make_tuple,
@@ -204,6 +215,8 @@ __all__ = [
     "GELU",
     "Abs",
     "AddScalar",
+    "AllTrue",
+    "AnyTrue",
     "ArgMax",
     "ArgMin",
     "BroadcastTo",
@@ -229,12 +242,15 @@ __all__ = [
     "GetItem",
     "Greater",
     "GreaterEqual",
+    "Indicator",
     "Less",
     "LessEqual",
     "Log",
     "LogSoftmax",
     "LogSumExp",
+    "LogicalAnd",
     "LogicalNot",
+    "LogicalOr",
     "MakeTensorTuple",
     "MatMul",
     "Max",
@@ -284,7 +300,9 @@ __all__ = [
     "abs",
     "add",
     "add_scalar",
+    "all",
     "all_devices",
+    "any",
     "argmax",
     "argmin",
     "array_api",
@@ -320,6 +338,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "hvp",
+    "indicator",
     "init",
     "jacobian",
     "lazy",
@@ -327,7 +346,9 @@ __all__ = [
     "less_equal",
     "load",
     "log",
+    "logical_and",
     "logical_not",
+    "logical_or",
     "logsoftmax",
     "logsumexp",
     "make_tuple",
@@ -388,7 +409,7 @@ __all__ = [
 _LAZY = ("data", "optim")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
         return import_module(f"needle.{name}")
     raise AttributeError(f"module 'needle' has no attribute {name!r}")

@@ -17,11 +17,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     An interruption at any byte leaves what was at `path` before, whole. A link stays a link: the
     file that it points to is replaced. Permissions stay.
 
-    Raises FileNotFoundError where the folder is missing, IsADirectoryError for a folder.
+    Raises FileNotFoundError where the folder is missing, IsADirectoryError for a folder, OSError
+    for links in a circle.
     """
-    target = Path(path).resolve()
+    target = _resolved(path)
     _require_replaceable(target, path)
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+    # a name has 255 bytes at most, and a character up to 4
+    temporary = target.with_name(f".{target.name[:50]}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -37,6 +39,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """Write `content` (text as UTF-8) to `path`, all of it or none."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    try:
+        target = Path(path).resolve()
+    except RuntimeError:  # links in a circle; from Python 3.13 on the path comes back as it is
+        target = Path(path)
+    if target.is_symlink():
+        raise OSError(
+            f"write: expected the path of a file, got {os.fspath(path)!r}, a link in a circle."
+        )
+    return target
 
 
 def _require_replaceable(target: Path, path: str | os.PathLike[str]) -> None:

@@ -72,11 +72,12 @@ def save(
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a safetensors file: a dict from names to Tensors (constants; numbers come back 0-d).
 
-    Raises FileNotFoundError, and FileFormatError for a truncated or foreign file.
+    Raises FileNotFoundError, IsADirectoryError, and FileFormatError for a truncated or foreign
+    file.
     """
     from safetensors import SafetensorError, deserialize
 
-    content = Path(path).read_bytes()
+    content = _existing(path).read_bytes()
     try:
         entries = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -88,13 +89,20 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The strings that `save` stored beside the Tensors."""
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"load: expected a safetensors file, got no file at {path}.")
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(_existing(path), framework="np") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise _not_safetensors(path, error) from error
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """The path, which there is and which is no folder."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"load: expected a safetensors file, got the folder {path}.")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"load: expected a safetensors file, got no file at {path}.")
+    return Path(path)
 
 
 def _flattened(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ def at(*values):
 KINKS = {
     "relu": (ops.relu, torch.relu, at(-1.0, 0.0, -0.0, 2.0, INF, -INF)),
     "abs": (ops.abs, torch.abs, at(-1.0, 0.0, -0.0, 2.0, INF)),
-    "sign": (ops.sign, lambda x: torch.sign(x).detach(), at(-1.0, 0.0, -0.0, 3.0, -INF)),
+    "sign": (ops.sign, torch.sign, at(-1.0, 0.0, -0.0, 3.0, -INF)),
     "clip": (lambda x: ops.clip(x, -1, 1), lambda x: x.clamp(-1, 1), at(-2, -1, 0, 1, 2, INF)),
     "clip-low": (lambda x: ops.clip(x, 0), lambda x: x.clamp(min=0), at(-2.0, 0.0, 1.0)),
     "max-ties": (ops.max, torch.amax, at(1.0, 3.0, 3.0, 2.0)),

@@ -210,6 +210,24 @@ def test_cross_entropy(case, reduction, smoothing, weighted, ignored):
     compare(lambda z: ours(z, y), lambda z: theirs(z, u), logits)
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (5,), (2, 5, 3)])
+@pytest.mark.parametrize(
+    ("reduction", "smoothing", "weighted"),
+    combinations(REDUCTIONS, [0.0, 0.1, 1.0], [False, True]),
+)
+def test_cross_entropy_of_probabilities(shape, reduction, smoothing, weighted):
+    probabilities = np.abs(array(*shape))
+    probabilities /= probabilities.sum(0 if len(shape) == 1 else 1, keepdims=True)
+    weight = WEIGHT if weighted else None
+    ours = nn.CrossEntropyLoss(smoothing, reduction=reduction, weight=weight)
+    theirs = tnn.CrossEntropyLoss(
+        None if weight is None else torch.tensor(weight),
+        reduction=reduction,
+        label_smoothing=smoothing,
+    )
+    compare(ours, theirs, array(*shape), probabilities)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_cross_entropy_with_every_place_ignored(reduction):
     logits, ids = array(3, 4), np.full(3, -100)

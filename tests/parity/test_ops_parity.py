@@ -41,6 +41,7 @@ class Pair(NamedTuple):
 SHAPES = [(), (3,), (2, 3), (2, 0)]
 TOGETHER = [((2, 3), (2, 3)), ((2, 3), (3,)), ((), (2, 3)), ((4, 1, 3), (2, 1)), ((0, 3), (1, 3))]
 MASK = np.array([[True, False, True], [False, False, True]])
+SOME_ZERO = np.array([[0.0, 2.0, -0.5], [np.nan, 0.0, 0.0]])
 
 
 def unary(ours: Any, theirs: Any, positive: bool = False) -> list[Pair]:
@@ -78,6 +79,28 @@ def reductions(ours: Any, theirs: Any) -> list[Pair]:
                 )
             )
     return pairs
+
+
+def logic(ours: Any, theirs: Any) -> list[Pair]:
+    arrays = [(MASK, ~MASK), (MASK, MASK[0]), (MASK, SOME_ZERO), (SOME_ZERO, SOME_ZERO[:, :1])]
+    return [Pair(ours, theirs, pair) for pair in arrays]
+
+
+def truths(ours: Any, theirs: Any) -> list[Pair]:
+    """Whether all or any hold, along one axis and all."""
+    return [
+        pair
+        for array in (MASK, SOME_ZERO, np.zeros((0, 3)), np.zeros((0, 3), dtype=bool))
+        for pair in on(
+            array,
+            (ours, theirs),
+            (lambda x: ours(x, 0), lambda x: theirs(x, dim=0)),
+            (
+                lambda x: ours(x, (0, -1), keepdims=True),
+                lambda x: theirs(x, dim=(0, -1), keepdim=True),
+            ),
+        )
+    ]
 
 
 def einsums() -> list[Pair]:
@@ -189,7 +212,7 @@ FUNCTIONS: dict[str, list[Pair]] = {
     "cos": unary(ops.cos, torch.cos),
     "erf": unary(ops.erf, torch.erf),
     "abs": unary(ops.abs, torch.abs),
-    "sign": unary(ops.sign, lambda x: torch.sign(x).detach()),
+    "sign": unary(ops.sign, torch.sign),
     "clip": on((2, 3), *[
         (lambda x, lo=lo, hi=hi: ops.clip(x, lo, hi), lambda x, lo=lo, hi=hi: x.clamp(lo, hi))
         for lo, hi in [(-1, 1), (0, None), (None, 0.5)]
@@ -208,6 +231,11 @@ FUNCTIONS: dict[str, list[Pair]] = {
     "less_equal": comparisons(ops.less_equal, torch.le),
     "greater": comparisons(ops.greater, torch.gt),
     "greater_equal": comparisons(ops.greater_equal, torch.ge),
+    "indicator": on((2, 3), (
+        lambda x: ops.indicator(x > 0, x) * x, lambda x: (x > 0).to(x.dtype) * x,
+    )),
+    "logical_and": logic(ops.logical_and, torch.logical_and),
+    "logical_or": logic(ops.logical_or, torch.logical_or),
     "logical_not": on(MASK, (ops.logical_not, torch.logical_not)),
     "maximum": binary(ops.maximum, torch.maximum),
     "minimum": binary(ops.minimum, torch.minimum),
@@ -221,6 +249,8 @@ FUNCTIONS: dict[str, list[Pair]] = {
     + on((4, 3), (lambda x: ops.std(x, 0, correction=1), lambda x: torch.std(x, 0))),
     "max": reductions(ops.max, torch.amax),
     "min": reductions(ops.min, torch.amin),
+    "all": truths(ops.all, torch.all),
+    "any": truths(ops.any, torch.any),
     "argmax": on((3, 4), (ops.argmax, torch.argmax),
                  (lambda x: ops.argmax(x, 1), lambda x: torch.argmax(x, 1))),
     "argmin": on((3, 4), (ops.argmin, torch.argmin),
@@ -337,6 +367,13 @@ METHODS: dict[str, list[Pair]] = {
     "__le__": same(lambda x: x <= 0.5),
     "__gt__": same(lambda x: x > 0.5),
     "__ge__": same(lambda x: x >= 0.5),
+    "__and__": same(lambda x: (x > 0) & (x < 1)),
+    "__rand__": same(lambda x: True & (x > 0)),
+    "__or__": same(lambda x: (x < 0) | (x > 1)),
+    "__ror__": same(lambda x: False | (x > 0)),
+    "__invert__": same(lambda x: ~(x > 0)),
+    "all": same(lambda x: (x > 0).all(0)),
+    "any": same(lambda x: (x > 0).any(1)),
     "exp": same(lambda x: x.exp()),
     "log": same(lambda x: x.log(), positive=True),
     "sqrt": same(lambda x: x.sqrt(), positive=True),

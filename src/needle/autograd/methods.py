@@ -125,6 +125,28 @@ class TensorMethods:
     def __ge__(self: Any, other: Any) -> Tensor:
         return needle.ops.greater_equal(self, other)
 
+    # -- logic: of bool Tensors, for masks -------------------------------------------------------
+
+    def __and__(self: Any, other: Any) -> Tensor:
+        return needle.ops.logical_and(self, other)
+
+    def __or__(self: Any, other: Any) -> Tensor:
+        return needle.ops.logical_or(self, other)
+
+    def __invert__(self: Any) -> Tensor:
+        return needle.ops.logical_not(self)
+
+    __rand__ = __and__
+    __ror__ = __or__
+
+    def all(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """Whether every element along `axes` is true."""
+        return needle.ops.all(self, axes, keepdims)
+
+    def any(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+        """Whether any element along `axes` is true."""
+        return needle.ops.any(self, axes, keepdims)
+
     # -- elementwise ---------------------------------------------------------------------------
 
     def exp(self: Any) -> Tensor:

@@ -232,7 +232,8 @@ class Tensor(TensorMethods, Value):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
-            "a Tensor does not support item assignment. ndl.where and ndl.concatenate make new ones."
+            "a Tensor does not support item assignment. "
+            "ndl.where and ndl.concatenate make new ones."
         )
 
     def __bool__(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from needle.cli.npz import read_npz
-from needle.cli.settings import TrainOptions
+from needle.cli.settings import USUAL_HOLDOUT, TrainOptions
 from needle.data import MNISTDataset, digits
 from needle.errors import OptionError
 
@@ -60,9 +61,9 @@ class Examples:
 def load_examples(options: TrainOptions) -> Examples:
     """The examples that the options ask for. Which are held out does not depend on the seed."""
     if options.data == "digits":
-        examples = _digits(options.holdout)
+        examples = _digits(options.holdout or USUAL_HOLDOUT)
     elif options.data == "mnist":
-        examples = _mnist(Path(options.data_dir), options.holdout)
+        examples = _mnist(options)
     else:
         examples = _npz(options)
     count = len(examples.train_y)
@@ -98,19 +99,31 @@ def _digits(holdout: float) -> Examples:
     train, test = digits()
     about = Description("digits", (8, 8, 1), _ten_digits(), 1 / 255, LIGHT_ON_DARK)
     parts = (*train[:], *test[:])
-    if holdout != 0.2:  # digits() itself keeps a fifth for the test
+    if holdout != USUAL_HOLDOUT:  # digits() itself keeps a fifth for the test
         x, y = np.concatenate([parts[0], parts[2]]), np.concatenate([parts[1], parts[3]])
         parts = hold_out(x, y, holdout)
     return Examples(about, *parts)
 
 
-def _mnist(folder: Path, holdout: float) -> Examples:
+def _divided(options: TrainOptions, about: Description, x: Array, y: Array) -> Examples:
+    return Examples(about, *hold_out(x, y, options.holdout or USUAL_HOLDOUT))
+
+
+def _say_if_holdout_is_not_used(options: TrainOptions) -> None:
+    if options.holdout is not None:
+        remark = f"--holdout: not used, as {options.data} has a test set of its own."
+        print(f"needle train: {remark}", file=sys.stderr)
+
+
+def _mnist(options: TrainOptions) -> Examples:
     """The training files and the test files; or the test files alone, divided."""
+    folder = Path(options.data_dir)
     about = Description("mnist", (28, 28, 1), _ten_digits(), 1 / 255, LIGHT_ON_DARK)
     test = _mnist_part(folder, "t10k")
     if any(folder.glob("train-*-ubyte*")):
+        _say_if_holdout_is_not_used(options)
         return Examples(about, *_mnist_part(folder, "train"), *test)
-    return Examples(about, *hold_out(*test, holdout))
+    return _divided(options, about, *test)
 
 
 def _mnist_part(folder: Path, part: str) -> tuple[Array, Array]:
@@ -145,5 +158,6 @@ def _npz(options: TrainOptions) -> Examples:
     arrays = read_npz(path)
     about = Description(path.stem, arrays.x.shape[1:], arrays.class_names, arrays.scale, None)
     if arrays.test_x is not None and arrays.test_y is not None:
+        _say_if_holdout_is_not_used(options)
         return Examples(about, arrays.x, arrays.y, arrays.test_x, arrays.test_y)
-    return Examples(about, *hold_out(arrays.x, arrays.y, options.holdout))
+    return _divided(options, about, arrays.x, arrays.y)

@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(job, "interrupted.", INTERRUPTED)
     except NonFiniteError as error:
         return _fail(job, error, FAILED)
+    except MemoryError as error:
+        reason = str(error).rstrip(".") or "more than there is"
+        hint = "Choose smaller numbers."
+        return _fail(job, f"expected to fit in memory, got: {reason}. {hint}", MISUSED)
     except (NeedleError, OSError) as error:
         return _fail(job, error, MISUSED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from needle.errors import (
 __all__ = ["Arrays", "read_npz"]
 
 Array = np.ndarray[Any, Any]
+
+# What NumPy, zipfile and zlib raise for damaged, encrypted and oddly compressed archives.
+_UNREADABLE = (
+    ValueError, TypeError, OSError, EOFError, AttributeError, LookupError, SyntaxError,
+    MemoryError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,24 @@ def read_npz(path: Path) -> Arrays:
 def _read(path: Path) -> Mapping[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"--data: expected an .npz file, got no file at {path}.")
+    wanted = f"--data: expected an .npz file of plain arrays, got {path}"
+    if not zipfile.is_zipfile(path):
+        raise FileFormatError(f"{wanted}, no zip archive, as np.savez writes it.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise FileFormatError(
-            f"--data: expected an .npz file of plain arrays, got {path}. ({error})"
-        ) from error
+            content = {name: arrays[name] for name in arrays.files}
+    except _UNREADABLE as error:
+        raise FileFormatError(f"{wanted}. ({_reason(error)})") from error
+    for name, array in content.items():
+        if not isinstance(array, np.ndarray):
+            raise FileFormatError(f"{wanted}, in which {name} is none.")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """NumPy's or zipfile's words, but never NumPy's advice to unpickle."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "Python objects are not read" if "pickle" in text else text
 
 
 def _pair(path: Path, content: Mapping[str, Array], x_name: str, y_name: str) -> Any:
@@ -125,7 +143,8 @@ def _inputs(path: Path, name: str, x: Array) -> Array:
 def _labels(path: Path, name: str, y: Array) -> Array:
     if y.dtype.kind not in "biuf":
         raise DTypeError(f"{path}: expected class ids in {name}, got {describe(y)}.")
-    ids = np.where(np.isfinite(y), y, -1).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # floats beyond int64 are found to differ below
+        ids = np.where(np.isfinite(y), y, -1).astype(np.int64)
     if not (ids == y).all():
         wrong = int(np.argmax(ids != y))
         raise DTypeError(
@@ -150,7 +169,12 @@ def _class_names(path: Path, content: Mapping[str, Array], y: Array) -> tuple[st
         raise ShapeError(
             f"{path}: expected {classes} class_names, one per class, got {describe(names)}."
         )
-    return tuple(str(name) for name in names)
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path}: expected class_names in UTF-8, got {error.object!r}."
+        ) from error
 
 
 def _scale(x: Array) -> float | None:

@@ -38,6 +38,10 @@ def _without_job(
     if not arguments:
         parser.print_help()
         parser.exit(2)
+    name = arguments[0].partition("=")[0]
+    owners = [job for job, known in jobs.items() if known.has_option(name)]
+    if owners and not parser.has_option(name):
+        parser.error(f"{name}: expected a command first: {parser.prog} {owners[0]} {name} ...")
     if not arguments[0].startswith("-"):
         hint = _did_you_mean(arguments[0], jobs)
         parser.error(f"expected a command: {', '.join(jobs)}; got {arguments[0]!r}.{hint}")
@@ -65,6 +69,7 @@ def _filled(
         "lr": LEARNING_RATES[said.optimizer],
         "momentum": WITH_MOMENTUM.get(said.optimizer),
         "batch_size": None,
+        "holdout": None,
         "out": None,
     }
     given = {name: value for name, value in vars(said).items() if value is not None}
@@ -85,6 +90,10 @@ class _Parser(argparse.ArgumentParser):
             hint = _did_you_mean(name, self._option_string_actions)
             self.error(f"{name}: expected an option that exists.{hint}")
         return said
+
+    def has_option(self, name: str) -> bool:
+        """Whether `name`, such as --lr, is one of this parser's options."""
+        return name in self._option_string_actions
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")
@@ -118,7 +127,13 @@ def _train_parser(parser: _Parser) -> _Parser:
     add = parser.add_argument
     add("--model", type=_one_of(MODELS), default="two-layer", help="two-layer or mlp-resnet")
     add("--data", default="digits", help="digits, mnist, or an .npz file with X and y")
-    add("--data-dir", default="data", metavar="DIR", help="where MNIST's files are (data)")
+    add(
+        "--data-dir",
+        type=_folder,
+        default="data",
+        metavar="DIR",
+        help="where MNIST's files are (data)",
+    )
     add("--batch-size", type=_whole(1), metavar="N", help="examples per step")
     add("--lr", type=_number(), help="learning rate")
     add("--epochs", type=_whole(1), metavar="N", help="passes over the training data")
@@ -126,10 +141,10 @@ def _train_parser(parser: _Parser) -> _Parser:
     add("--optimizer", type=_one_of(LEARNING_RATES), default="adam", help=", ".join(LEARNING_RATES))
     add("--weight-decay", type=_number(), default=1e-4, metavar="X", help="(0.0001)")
     add("--momentum", type=_number(below=1), metavar="X", help="of sgd (0.9) or rmsprop (0)")
-    add("--hidden", type=_whole(2), metavar="N", help="width of the hidden layer")
-    add("--holdout", type=_share, default=0.2, metavar="X", help="share kept for testing (0.2)")
+    add("--hidden", type=_whole(2, 2**31 - 1), metavar="N", help="width of the hidden layer")
+    add("--holdout", type=_share, metavar="X", help="share kept for testing (0.2)")
     add("--workers", type=_whole(0), default=0, metavar="N", help="threads that load data (0)")
-    add("--out", metavar="DIR", help="the run folder (runs/TIME-DATA-MODEL)")
+    add("--out", type=_folder, metavar="DIR", help="the run folder (runs/TIME-DATA-MODEL)")
     add("--overwrite", action="store_true", help="write into --out though it holds files")
     add("--quiet", action="store_true", help="print the last lines only")
     parser.epilog = "Without a number, options take what suits the data and the optimiser."
@@ -189,6 +204,12 @@ def _number(below: float = math.inf) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def _folder(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}.")
+    return text
 
 
 def _share(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +87,11 @@ def _open(path: str) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"IMAGE: expected an image file, got no file at {path}.")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            # Pillow refuses what is larger still; what it only warns of is read
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
             image.load()
             if image.mode.startswith("I"):  # 16 bits of grey
                 return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))

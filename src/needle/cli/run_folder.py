@@ -116,11 +116,23 @@ def _read_metadata(path: Path) -> tuple[ModelSpec, Description]:
         spec, data = ModelSpec(**inside["model"]), inside["data"]
         shape, names = tuple(map(int, data["shape"])), tuple(map(str, data["class_names"]))
         about = Description(**(data | {"shape": shape, "class_names": names}))
-        if math.prod(shape) != spec.in_features or len(names) != spec.classes:
+        if not (_is_sound(spec, about) and math.prod(shape) == spec.in_features):
             raise ValueError("the network does not fit the data")
         return spec, about
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(
             f"RUN: expected weights that needle train saved, got {path}, which does not say "
             "which network they are of."
         ) from error
+
+
+def _is_sound(spec: ModelSpec, about: Description) -> bool:
+    """Whether the values are of the types and in the ranges that `save_model` writes."""
+    widths = (spec.in_features, spec.hidden, spec.classes, *about.shape)
+    texts = (spec.kind, about.name, about.polarity or "")
+    return (
+        all(isinstance(width, int) and width > 0 for width in widths)
+        and all(isinstance(text, str) for text in texts)
+        and (about.scale is None or math.isfinite(about.scale))
+        and len(about.class_names) == spec.classes >= 2
+    )

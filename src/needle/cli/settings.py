@@ -9,6 +9,7 @@ __all__ = [
     "LEARNING_RATES",
     "MODELS",
     "USUAL",
+    "USUAL_HOLDOUT",
     "WITH_MOMENTUM",
     "InfoOptions",
     "PredictOptions",
@@ -27,6 +28,7 @@ LEARNING_RATES = {
     "adagrad": 0.02,
     "lion": 0.0003,
 }
+USUAL_HOLDOUT = 0.2
 WITH_MOMENTUM = {"sgd": 0.9, "rmsprop": 0.0}
 
 
@@ -51,6 +53,7 @@ class TrainOptions:
 
     batch_size  None: the usual one, but no more than there are examples
     momentum    None: the optimiser has none
+    holdout     None: a fifth, where the data has no test set of its own
     out         None: a new folder
     """
 
@@ -66,7 +69,7 @@ class TrainOptions:
     weight_decay: float
     momentum: float | None
     hidden: int
-    holdout: float
+    holdout: float | None
     workers: int
     out: str | None
     overwrite: bool

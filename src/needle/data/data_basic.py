@@ -35,6 +35,11 @@ class Dataset:
             raise OptionError(
                 f"transforms: expected a list of functions, got {describe(transforms)}."
             )
+        for transform in transforms or ():
+            if not callable(transform):
+                raise OptionError(
+                    f"transforms: expected a list of functions, got {describe(transform)} in it."
+                )
         self.transforms = transforms
 
     def __getitem__(self, index: Any) -> Any:

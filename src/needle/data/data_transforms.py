@@ -6,7 +6,6 @@ Images are NumPy arrays, height × width × channels; the dtype stays. Random nu
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class RandomFlipHorizontal(Transform):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
+        if not isinstance(p, (int, float, np.integer, np.floating)) or not 0 <= p <= 1:
             raise OptionError(f"RandomFlipHorizontal: expected p in 0..1, got {p!r}.")
         self.p = p
 
@@ -50,9 +49,9 @@ class RandomCrop(Transform):
     """
 
     def __init__(self, padding: int = 3) -> None:
-        if operator.index(padding) < 0:
-            raise OptionError(f"RandomCrop: expected padding from 0 on, got {padding}.")
-        self.padding = padding
+        if not isinstance(padding, (int, np.integer)) or padding < 0:
+            raise OptionError(f"RandomCrop: expected padding from 0 on, got {padding!r}.")
+        self.padding = int(padding)
 
     def __call__(self, img: Image) -> Image:
         _check_image("RandomCrop", img)

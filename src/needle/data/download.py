@@ -65,18 +65,13 @@ def download_cifar10(folder: str | PathLike[str], *, progress: bool = True) -> P
 
 
 def _fetch(mirrors: Iterable[str], name: str, sha256: str, folder: Path, progress: bool) -> Path:
-    """`folder/name`, from the first mirror that answers unless it is there already."""
+    """`folder/name`, from the first mirror that sends it whole unless it is there already."""
     path = folder / name
     if path.is_file() and _sha256(path) == sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        with part.open("wb") as file:
-            _copy_from_any(mirrors, name, file, progress)
-        if (found := _sha256(part)) != sha256:
-            raise FileFormatError(
-                f"download: expected {name} with SHA-256 {sha256}, got {found}. Nothing was kept."
-            )
+        _copy_from_any(mirrors, name, sha256, part, progress)
     return path
 
 
@@ -90,25 +85,40 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _copy_from_any(mirrors: Iterable[str], name: str, file: IO[bytes], progress: bool) -> None:
-    failures = []
+def _copy_from_any(
+    mirrors: Iterable[str], name: str, sha256: str, part: Path, progress: bool
+) -> None:
+    """Write `part` from the first mirror whose content has the SHA-256."""
+    silent, foreign = [], []
     for mirror in mirrors:
-        file.seek(0)
-        file.truncate()
         try:
-            return _copy(mirror + name, name, file, progress)
+            with part.open("wb") as file:
+                _copy(mirror + name, name, file, progress)
         except ConnectionError as error:
-            failures.append(str(error))
-    raise ConnectionError(f"download: expected a server to send {name}, got {'; '.join(failures)}.")
+            silent.append(str(error))
+            continue
+        if (found := _sha256(part)) == sha256:
+            return
+        foreign.append(found)
+    if foreign:
+        raise FileFormatError(
+            f"download: expected {name} with SHA-256 {sha256}, got {', '.join(foreign)}. "
+            "Nothing was kept."
+        )
+    raise ConnectionError(f"download: expected a server to send {name}, got {'; '.join(silent)}.")
 
 
 def _copy(url: str, name: str, file: IO[bytes], progress: bool) -> None:
     from tqdm import tqdm
 
+    total, copied = None, 0
     with tqdm(desc=name, unit="B", unit_scale=True, disable=not progress) as bar:
-        for piece, bar.total in _pieces(url):
-            file.write(piece)
+        for piece, total in _pieces(url):
+            bar.total = total
+            copied += file.write(piece)
             bar.update(len(piece))
+    if total is not None and copied < total:
+        raise ConnectionError(f"{url}: cut off after {copied:,} of {total:,} bytes")
 
 
 def _pieces(url: str) -> Iterator[tuple[bytes, int | None]]:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from needle.data import random_stream
-from needle.errors import StateDictError
+from needle.errors import StateDictError, describe
 
-__all__ = ["Epoch"]
-
-_STREAM_KEYS = ("stream_key", "stream_position", "stream_has_gauss", "stream_gauss")
+__all__ = ["Epoch", "whole_number_in"]
 
 
 class Epoch:
@@ -48,14 +46,22 @@ class Epoch:
 
     @staticmethod
     def from_state(state: Mapping[str, Any], length: int) -> Epoch | None:
-        """The pass that a loader's state was taken in; None if it was taken between two."""
+        """The pass that a loader's state was taken in; None if it was taken between two.
+
+        Raises StateDictError unless every value is one that a state can hold.
+        """
         _check_keys(state)
+        number = whole_number_in(state, "epoch")
+        if "seed" in state:
+            whole_number_in(state, "seed")
+        else:
+            random_stream.check_state(state)
         if "ordering" not in state:
             return None
-        order = np.array(state["ordering"])
-        item_seed = int(state["item_seed"]) if "item_seed" in state else None
-        epoch = Epoch(int(state["epoch"]), order, item_seed)
-        epoch.position, epoch.waiting = int(state["position"]), True
+        order = _indices_in(state)
+        item_seed = whole_number_in(state, "item_seed") if "item_seed" in state else None
+        epoch = Epoch(number, order, item_seed)
+        epoch.position, epoch.waiting = whole_number_in(state, "position", least=None), True
         if not np.array_equal(np.sort(order), np.arange(length)) or not (
             0 <= epoch.position <= length
         ):
@@ -64,12 +70,36 @@ class Epoch:
                 f"{epoch.position} of {order.size}."
             )
         if "seed" not in state:
-            epoch.stream_state = {key: state[key] for key in _STREAM_KEYS}
+            epoch.stream_state = {key: state[key] for key in random_stream.STATE_KEYS}
         return epoch
 
 
+def whole_number_in(state: Mapping[str, Any], key: str, least: int | None = 0) -> int:
+    """The whole number at `key`, also from an array of one; StateDictError below `least`."""
+    array = random_stream.array_in(state, key)
+    if array.size != 1 or array.dtype.kind not in "iu" or (least is not None and array < least):
+        limit = "" if least is None else f" from {least} on"
+        raise StateDictError(
+            f"DataLoader: expected {key} to be a whole number{limit}, got {describe(state[key])}."
+        )
+    return int(array.item())
+
+
+def _indices_in(state: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    order: np.ndarray[Any, Any] = random_stream.array_in(state, "ordering").copy()
+    if order.dtype.kind not in "iu":
+        raise StateDictError(
+            f"DataLoader: expected ordering to hold indices, got {describe(order)}."
+        )
+    return order
+
+
 def _check_keys(state: Mapping[str, Any]) -> None:
-    wanted = {"epoch", *(() if "seed" in state else _STREAM_KEYS)}
+    if not isinstance(state, Mapping):
+        raise StateDictError(
+            f"DataLoader: expected a loader's state, a dict, got {describe(state)}."
+        )
+    wanted = {"epoch", *(() if "seed" in state else random_stream.STATE_KEYS)}
     if "ordering" in state:
         wanted.add("position")
     if missing := sorted(wanted - set(state)):

@@ -21,11 +21,11 @@ import numpy as np
 from needle.autograd import Tensor
 from needle.backend_selection import Device
 from needle.data import random_stream
-from needle.data.epoch import Epoch
+from needle.data.epoch import Epoch, whole_number_in
 from needle.data.fetch import fetch_batch
 from needle.data.workers import load_ahead
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import OptionError
+from needle.errors import DTypeError, OptionError, describe
 
 __all__ = ["DataLoader"]
 
@@ -74,6 +74,14 @@ class DataLoader:
         device: Device | None = None,
         dtype: Any = None,
     ) -> None:
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise DTypeError(
+                f"DataLoader: expected a dataset with len and indexing, got {describe(dataset)}."
+            )
+        if collate_fn is not None and not callable(collate_fn):
+            raise OptionError(
+                f"DataLoader: expected collate_fn to be a function, got {describe(collate_fn)}."
+            )
         self.dataset = dataset
         self.batch_size = _whole_number("batch_size", batch_size, 1)
         self.shuffle, self.drop_last = shuffle, drop_last
@@ -178,11 +186,12 @@ class DataLoader:
 
         The loops after it are as they would have been. A state without `seed` puts NumPy's global
         stream back: between two loops at once; within one, when the next loop begins.
-        Raises StateDictError if the state is of another dataset or no loader's.
+        Raises StateDictError if the state is of another dataset or no loader's; nothing has
+        changed then.
         """
         epoch = Epoch.from_state(state, len(self.dataset))
-        number = int(state["epoch"])
-        self.seed = int(state["seed"]) if "seed" in state else None
+        number = whole_number_in(state, "epoch")
+        self.seed = whole_number_in(state, "seed") if "seed" in state else None
         self._epoch, self._next_number = epoch, number if epoch is None else number + 1
         if epoch is None and self.seed is None:
             random_stream.set_global_state(state)

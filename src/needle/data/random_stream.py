@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from needle.errors import OptionError
+from needle.errors import OptionError, StateDictError, describe
 
 __all__ = [
+    "STATE_KEYS",
+    "array_in",
+    "check_state",
     "current",
     "get_global_state",
     "peek_seed",
@@ -24,6 +27,10 @@ __all__ = [
     "set_global_state",
     "use",
 ]
+
+
+STATE_KEYS = ("stream_key", "stream_position", "stream_has_gauss", "stream_gauss")
+_KEY_LENGTH = 624  # words of the Mersenne twister
 
 
 class _Local(threading.local):
@@ -91,6 +98,37 @@ def get_global_state() -> dict[str, Any]:
 
 def set_global_state(state: Mapping[str, Any]) -> None:
     """Put NumPy's global stream where `get_global_state` found it."""
-    key, position = np.asarray(state["stream_key"]), int(state["stream_position"])
-    gauss = int(state["stream_has_gauss"]), float(state["stream_gauss"])
-    np.random.set_state(("MT19937", key, position, *gauss))
+    key, *numbers = (np.asarray(state[name]) for name in STATE_KEYS)
+    position, has_gauss, gauss = (number.item() for number in numbers)
+    np.random.set_state(("MT19937", key, position, has_gauss, gauss))
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Raise StateDictError unless `set_global_state` can take the state."""
+    key, position, has_gauss, gauss = (array_in(state, name) for name in STATE_KEYS)
+    words = key.dtype.kind in "iu" and key.shape == (_KEY_LENGTH,)
+    sound = {
+        "stream_key": words and bool((key >= 0).all()) and bool((key < 2**32).all()),
+        "stream_position": _is_whole_number(position, _KEY_LENGTH),
+        "stream_has_gauss": _is_whole_number(has_gauss, 1),
+        "stream_gauss": gauss.size == 1 and gauss.dtype.kind in "iuf" and np.isfinite(gauss).all(),
+    }
+    wrong = [f"{name} {describe(state[name])}" for name in STATE_KEYS if not sound[name]]
+    if wrong:
+        raise StateDictError(
+            f"DataLoader: expected the state of NumPy's global stream, got {', '.join(wrong)}."
+        )
+
+
+def array_in(state: Mapping[str, Any], key: str) -> np.ndarray[Any, Any]:
+    """What a state holds at `key` as an array; StateDictError for ragged lists."""
+    try:
+        return np.asarray(state[key])
+    except ValueError:
+        raise StateDictError(
+            f"DataLoader: expected {key} to be numbers, got {describe(state[key])}."
+        ) from None
+
+
+def _is_whole_number(array: np.ndarray[Any, Any], most: int) -> bool:
+    return array.size == 1 and array.dtype.kind in "iu" and 0 <= array.item() <= most

@@ -2,20 +2,23 @@
 
 All randomness is NumPy's global stream (`numpy.random.seed`), one call per function, on every
 device: the same seed gives the same numbers everywhere. Draws are float64 until the last cast.
-A shape is written as numbers, `zeros(2, 3)`, or as one tuple, `zeros((2, 3))`.
+A shape is written as numbers, `zeros(2, 3)`, or as one tuple, `zeros((2, 3))`. A dtype of None is
+the default: float32, but bool for `randb`.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from needle.autograd import Tensor
 from needle.backend_selection import Device, cpu
-from needle.errors import DeviceError, ShapeError
+from needle.dtypes import as_dtype, is_floating
+from needle.errors import DeviceError, DTypeError, OptionError, ShapeError, describe
 
 __all__ = [
     "constant",
@@ -53,6 +56,18 @@ def _on(device: Device | None) -> Device:
     return device or cpu()
 
 
+def _or_default(dtype: Any, default: str = "float32") -> np.dtype[Any]:
+    return as_dtype(default if dtype is None else dtype)
+
+
+def _float_dtype(function: str, dtype: Any) -> np.dtype[Any]:
+    """The dtype, if it can hold what lies between 0 and 1: others round all of it to 0."""
+    found = _or_default(dtype)
+    if not is_floating(found):
+        raise DTypeError(f"{function}: expected a float dtype, got {found}.")
+    return found
+
+
 def _tensor(array: Any, device: Device | None, dtype: Any, requires_grad: bool) -> Tensor:
     return Tensor(array, device=_on(device), dtype=dtype, requires_grad=requires_grad)
 
@@ -65,7 +80,8 @@ def rand(
     dtype: Any = "float32",
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform draws in [low, high). Draws: `numpy.random.rand(*shape)`."""
+    """Uniform draws in [low, high), of a float dtype. Draws: `numpy.random.rand(*shape)`."""
+    dtype = _float_dtype("rand", dtype)
     draw = np.asarray(np.random.rand(*_shape("rand", shape))) * (high - low) + low
     return _tensor(draw, device, dtype, requires_grad)
 
@@ -78,7 +94,8 @@ def randn(
     dtype: Any = "float32",
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal draws, N(mean, std²). Draws: `numpy.random.randn(*shape)`."""
+    """Normal draws, N(mean, std²), of a float dtype. Draws: `numpy.random.randn(*shape)`."""
+    dtype = _float_dtype("randn", dtype)
     draw = np.asarray(np.random.randn(*_shape("randn", shape))) * std + mean
     return _tensor(draw, device, dtype, requires_grad)
 
@@ -91,6 +108,9 @@ def randb(
     requires_grad: bool = False,
 ) -> Tensor:
     """True (or 1) with probability p. Draws: `numpy.random.rand(*shape)`, true where ≤ p."""
+    if not (isinstance(p, Real) and 0 <= p <= 1):
+        raise OptionError(f"randb: expected a probability p in [0, 1], got {p!r}.")
+    dtype = _or_default(dtype, "bool")
     draw = np.asarray(np.random.rand(*_shape("randb", shape)))
     return _tensor(draw <= p, device, dtype, requires_grad)
 
@@ -103,8 +123,7 @@ def constant(
     requires_grad: bool = False,
 ) -> Tensor:
     """A Tensor filled with c."""
-    data = _on(device).full(_shape("constant", shape), c, dtype=dtype)
-    return Tensor.make_const(data, requires_grad=requires_grad)
+    return _filled("constant", shape, c, device, dtype, requires_grad)
 
 
 def ones(
@@ -114,7 +133,7 @@ def ones(
     requires_grad: bool = False,
 ) -> Tensor:
     """A Tensor of ones."""
-    return constant(*shape, c=1, device=device, dtype=dtype, requires_grad=requires_grad)
+    return _filled("ones", shape, 1, device, dtype, requires_grad)
 
 
 def zeros(
@@ -124,7 +143,19 @@ def zeros(
     requires_grad: bool = False,
 ) -> Tensor:
     """A Tensor of zeros."""
-    return constant(*shape, c=0, device=device, dtype=dtype, requires_grad=requires_grad)
+    return _filled("zeros", shape, 0, device, dtype, requires_grad)
+
+
+def _filled(
+    function: str,
+    shape: tuple[Extents, ...],
+    c: float,
+    device: Device | None,
+    dtype: Any,
+    requires_grad: bool,
+) -> Tensor:
+    data = _on(device).full(_shape(function, shape), c, dtype=_or_default(dtype))
+    return Tensor.make_const(data, requires_grad=requires_grad)
 
 
 def one_hot(
@@ -136,18 +167,32 @@ def one_hot(
 ) -> Tensor:
     """y[..., c] = 1 where c = i[...], else 0; of shape i.shape + (n,).
 
+    n  how many classes there are
     i  class ids of any shape and dtype (floats are truncated), as a Tensor or an array
     Raises OutOfRangeError for an id outside 0..n-1.
     """
-    ids = i.numpy() if isinstance(i, Tensor) else np.asarray(i)
-    data = _on(device).one_hot(n, ids, dtype=dtype)
+    ids = (i if isinstance(i, Tensor) else Tensor(i)).numpy()
+    data = _on(device).one_hot(_classes(n), ids, dtype=_or_default(dtype))
     return Tensor.make_const(data, requires_grad=requires_grad)
+
+
+def _classes(n: Any) -> int:
+    try:
+        number = operator.index(n)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise OptionError(
+            f"one_hot: expected a whole number n of classes, 0 or more, got {describe(n)}."
+        )
+    return number
 
 
 def zeros_like(
     array: Any, *, device: Device | None = None, dtype: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Zeros with the shape, dtype and device of a Tensor, or of an array."""
+    _require_array("zeros_like", array)
     return zeros(*array.shape, requires_grad=requires_grad, **_like(array, device, dtype))
 
 
@@ -155,7 +200,13 @@ def ones_like(
     array: Any, *, device: Device | None = None, dtype: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Ones with the shape, dtype and device of a Tensor, or of an array."""
+    _require_array("ones_like", array)
     return ones(*array.shape, requires_grad=requires_grad, **_like(array, device, dtype))
+
+
+def _require_array(function: str, array: Any) -> None:
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        raise DTypeError(f"{function}: expected a Tensor or an array, got {describe(array)}.")
 
 
 def _like(array: Any, device: Device | None, dtype: Any) -> dict[str, Any]:

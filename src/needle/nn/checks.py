@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from needle.autograd import Tensor
+from needle.dtypes import as_dtype, is_floating
 from needle.errors import DTypeError, OptionError, describe
 
-__all__ = ["require_positive", "require_tensors"]
+__all__ = ["require_float_dtype", "require_number", "require_positive", "require_tensors"]
 
 
 def require_tensors(name: str, *values: Any) -> None:
@@ -18,6 +21,18 @@ def require_tensors(name: str, *values: Any) -> None:
             raise DTypeError(
                 f"{name}: expected Tensors, got {describe(value)}. Wrap it first: ndl.Tensor(...)."
             )
+
+
+def require_float_dtype(name: str, dtype: Any) -> None:
+    """Raise DTypeError unless `dtype` is one of floats."""
+    if not is_floating(as_dtype(dtype)):
+        raise DTypeError(f"{name}: expected a float dtype, got {as_dtype(dtype)}.")
+
+
+def require_number(name: str, wanted: str, value: Any, fits: Callable[[Any], bool]) -> None:
+    """Raise OptionError unless `value` is a number that `fits`; `wanted`: `"p in [0, 1]"`."""
+    if not (isinstance(value, Real) and fits(value)):
+        raise OptionError(f"{name}: expected {wanted}, got {value!r}.")
 
 
 def require_positive(name: str, **sizes: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from needle import init
 from needle.autograd import Tensor
-from needle.errors import DTypeError, OptionError, ShapeError, describe
-from needle.nn.checks import require_positive, require_tensors
+from needle.errors import DTypeError, ShapeError, describe
+from needle.nn.checks import require_number, require_positive, require_tensors
 from needle.nn.module import Module, Parameter
 
 __all__ = ["Dropout", "Flatten", "Identity", "Linear", "Residual", "Sequential"]
@@ -109,7 +109,7 @@ class Sequential(Module):
 
 
 class Residual(Module):
-    """fn(x) + x. He et al., "Deep Residual Learning", 2016, eq. 1."""
+    """fn(x) + x, of one shape. He et al., "Deep Residual Learning", 2016, eq. 1."""
 
     def __init__(self, fn: Module) -> None:
         super().__init__()
@@ -117,7 +117,11 @@ class Residual(Module):
         self.fn = fn
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fn(x) + x  # type: ignore[no-any-return]
+        y: Tensor = self.fn(x)
+        require_tensors("Residual", x, y)
+        if y.shape != x.shape:
+            raise ShapeError(f"Residual: expected fn(x) of x's shape, got {describe(y, x)}.")
+        return y + x
 
 
 class Dropout(Module):
@@ -129,8 +133,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise OptionError(f"Dropout: expected p in [0, 1], got {p}.")
+        require_number("Dropout", "p in [0, 1]", p, lambda p: 0 <= p <= 1)
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from needle import ops
 from needle.autograd import Tensor
 from needle.backend_selection import primitives
 from needle.dtypes import is_floating, is_integer
-from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
-from needle.nn.checks import require_tensors
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.nn.checks import require_number, require_tensors
 from needle.nn.module import Module
 
 __all__ = [
@@ -58,9 +58,12 @@ class _Loss(Module):
                 f"{type(self).__name__}: expected target of the prediction's shape, got "
                 f"{describe(prediction, target)}."
             )
-        if is_floating(prediction.dtype) and not is_floating(target.dtype):
-            return target.astype(prediction.dtype)
-        return target
+        if not is_floating(prediction.dtype):  # whose differences would wrap around
+            raise DTypeError(
+                f"{type(self).__name__}: expected a floating prediction, got "
+                f"{describe(prediction)}."
+            )
+        return target if is_floating(target.dtype) else target.astype(prediction.dtype)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
@@ -89,8 +92,7 @@ class HuberLoss(_Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not delta > 0:
-            raise OptionError(f"HuberLoss: expected delta above 0, got {delta}.")
+        require_number("HuberLoss", "delta above 0", delta, lambda delta: delta > 0)
         self.delta = delta
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -109,16 +111,16 @@ class BCEWithLogitsLoss(_Loss):
     logits x, target y (in [0, 1]): the same shape -> 0-d
     pos_weight  w, the weight of positive examples: a number, or an array that broadcasts to x
 
-    Raises ShapeError, and OutOfRangeError for a target outside [0, 1].
+    Raises ShapeError, DTypeError, and OutOfRangeError for a target outside [0, 1].
     """
 
     def __init__(self, pos_weight: Any = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.pos_weight = pos_weight if isinstance(pos_weight, (int, float)) else _kept(pos_weight)
+        self.pos_weight = _non_negative("BCEWithLogitsLoss", "pos_weight", pos_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         target = self._fitting(target, logits)
-        _require_within_0_and_1(target.numpy())
+        _require_within_0_and_1("BCEWithLogitsLoss", target.numpy())
         # log σ(x) = -softplus(-x) and log(1 - σ(x)) = -softplus(x), without overflow
         positive = target * ops.softplus(-logits)
         return self._reduced(self._weighted(positive) + (1 - target) * ops.softplus(logits))
@@ -143,15 +145,18 @@ class CrossEntropyLoss(_Loss):
 
     logits: (N, C), or (C,), or (N, C, d1, ...) with the classes on axis 1
     y: (N,), or (), or (N, d1, ...): class ids in 0..C-1, of any dtype (floats are truncated)
-    -> 0-d; of y's shape with reduction "none"
+       or, of the logits' shape and floating, the probability of each class
+    -> 0-d; a loss per place, (N, d1, ...), with reduction "none"
 
     label_smoothing  ε: the target is 1 - ε + ε/C for class y and ε/C for the others
                      (Szegedy et al., 2016, section 7)
     ignore_index     the id whose places count for nothing, in the mean's divisor neither; where
-                     every place has it the loss is 0
-    weight           (C,): a weight per class, as a Tensor or an array; the mean is the weighted one
+                     every place has it the loss is 0. Probabilities have no such places
+    weight           (C,): a weight per class, as a Tensor or an array; the mean is the weighted
+                     one, but of probabilities' losses the plain one
 
-    Raises ShapeError, and OutOfRangeError for an id that is no class.
+    Raises ShapeError, and OutOfRangeError for an id that is no class or a probability outside
+    [0, 1].
     """
 
     def __init__(
@@ -162,20 +167,26 @@ class CrossEntropyLoss(_Loss):
         weight: Any = None,
     ) -> None:
         super().__init__(reduction)
-        if not 0 <= label_smoothing <= 1:
-            raise OptionError(
-                f"CrossEntropyLoss: expected label_smoothing in [0, 1], got {label_smoothing}."
-            )
+        require_number(
+            "CrossEntropyLoss",
+            "label_smoothing in [0, 1]",
+            label_smoothing,
+            lambda share: 0 <= share <= 1,
+        )
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
         self.weight = None if weight is None else _kept(weight)
 
     def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        require_tensors("CrossEntropyLoss", logits, y)
+        if logits.ndim and y.shape == logits.shape and is_floating(y.dtype):
+            return self._reduced(self._of_probabilities(logits, y))
         rows, ids = _as_rows(logits, y)
         counted = ids != self.ignore_index
         classes = _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows.shape[1])
         losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,))
-        weight, of_row = self._weights(rows, classes)
+        weight = self._class_weight(rows)
+        of_row = None if weight is None else ops.take(weight, classes)
         if of_row is not None:
             losses = losses * of_row
         if self.label_smoothing:
@@ -185,29 +196,38 @@ class CrossEntropyLoss(_Loss):
             losses = losses * (1 - self.label_smoothing) + every_class * share
         if not counted.all():  # chosen, not multiplied by 0: what is ignored may be infinite
             losses = ops.where(counted, losses, 0)
-        if self.reduction == "none":
-            return losses.reshape(y.shape)
-        if self.reduction == "sum":
-            return losses.sum()
+        if self.reduction != "mean" or losses.size == 0:
+            return self._reduced(losses.reshape(y.shape))
         total = counted.sum() if of_row is None else of_row.numpy()[counted].sum(dtype=np.float64)
         if not total:
             return losses.sum()
         return losses.mean() if total == losses.size else losses.mean() * (losses.size / total)
 
-    def _weights(self, rows: Tensor, classes: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The weight of each class, and of each row by its class."""
+    def _of_probabilities(self, logits: Tensor, target: Tensor) -> Tensor:
+        """-Σ w · p · log softmax over the classes, for each place."""
+        # mixtures of labels may pass 1 by a rounding error, in bfloat16 by 1/128
+        _require_within_0_and_1("CrossEntropyLoss", target.numpy(), slack=0.01)
+        rows, p = _classes_last(logits), _classes_last(target.astype(logits.dtype))
+        if self.label_smoothing:
+            p = p * (1 - self.label_smoothing) + self.label_smoothing / rows.shape[-1]
+        weight = self._class_weight(rows)
+        return -((p if weight is None else p * weight) * ops.logsoftmax(rows)).sum(-1)
+
+    def _class_weight(self, rows: Tensor) -> Tensor | None:
+        """The weight of each class, in the logits' dtype."""
         if self.weight is None:
-            return None, None
-        if self.weight.shape != (rows.shape[1],):
+            return None
+        if self.weight.shape != (rows.shape[-1],):
             raise ShapeError(
-                f"CrossEntropyLoss: expected weight [{rows.shape[1]}], one per class, got "
+                f"CrossEntropyLoss: expected weight [{rows.shape[-1]}], one per class, got "
                 f"{describe(self.weight)}."
             )
-        weight = self.weight.astype(rows.dtype)
-        return weight, ops.take(weight, classes)
+        return self.weight.astype(rows.dtype)
 
     def extra_repr(self) -> str:
         options = f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
+        if self.weight is not None:
+            options += f", weight={describe(self.weight)}"
         return f"{options}, {super().extra_repr()}"
 
 
@@ -231,7 +251,6 @@ class SoftmaxLoss(Module):
 
 def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
     """Logits as (rows, C) and class ids as (rows,), whatever axes there were beside."""
-    require_tensors("CrossEntropyLoss", logits, y)
     axis = 0 if logits.ndim == 1 else 1
     others = logits.shape[:axis] + logits.shape[axis + 1 :]
     if logits.ndim == 0 or y.shape != others:
@@ -239,15 +258,24 @@ def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
             "CrossEntropyLoss: expected logits [N, C, ...] and y [N, ...], got "
             f"{describe(logits, y)}."
         )
-    if logits.ndim > 2:
-        logits = logits.permute((0, *range(2, logits.ndim), 1))
+    logits = _classes_last(logits)
     return logits.reshape((y.size, logits.shape[-1])), y.numpy().reshape(-1)
+
+
+def _classes_last(x: Tensor) -> Tensor:
+    """(N, C, d1, ...) -> (N, d1, ..., C)."""
+    return x.permute((0, *range(2, x.ndim), 1)) if x.ndim > 2 else x
 
 
 def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
     """Ids as an integer Tensor, all of them classes."""
+    if is_floating(ids.dtype) and not np.isfinite(ids).all():
+        raise OutOfRangeError(
+            f"{loss}: expected class ids in 0..{classes - 1}, got {ids.dtype} ids with NaN or "
+            "Inf, which are not whole numbers."
+        )
     if not is_integer(ids.dtype):
-        with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
+        with np.errstate(invalid="ignore"):  # beyond int64 it becomes a number that is no class
             ids = ids.astype(np.int64)
     if ids.size and ids.astype(np.uint64).max() >= classes:  # below 0 it is huge
         raise OutOfRangeError(
@@ -256,11 +284,23 @@ def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
     return Tensor.make_const(primitives.from_numpy(ids))
 
 
-def _require_within_0_and_1(target: Any) -> None:
-    if target.size and not 0 <= target.min() <= target.max() <= 1:
+def _require_within_0_and_1(loss: str, target: Any, slack: float = 0.0) -> None:
+    if target.size and not -slack <= target.min() <= target.max() <= 1 + slack:
         raise OutOfRangeError(
-            f"BCEWithLogitsLoss: expected targets in [0, 1], got {target.min()}..{target.max()}."
+            f"{loss}: expected targets in [0, 1], got {target.min()}..{target.max()}."
         )
+
+
+def _non_negative(loss: str, option: str, weight: Any) -> Any:
+    """A number as it is, an array as a constant. Raises OptionError for what is below 0 or NaN."""
+    try:
+        kept = _kept(weight)
+        fits = kept.dtype.kind != "c" and bool((kept.numpy() >= 0).all())
+    except DTypeError:
+        fits = False
+    if not fits:
+        raise OptionError(f"{loss}: expected {option} of 0 or more, got {weight!r}.")
+    return weight if isinstance(weight, (int, float)) else kept
 
 
 def _kept(weight: Any) -> Tensor:

@@ -64,10 +64,8 @@ class Module:
 
     def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Pairs of dotted name and Parameter; a shared one once, unless told otherwise."""
-        seen: set[Parameter] = set()
-        for name, tensor in _tensors(self):
-            if isinstance(tensor, Parameter) and not (remove_duplicate and tensor in seen):
-                seen.add(tensor)
+        for name, tensor in _tensors(self, once=remove_duplicate):
+            if isinstance(tensor, Parameter):
                 yield name, tensor
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -82,10 +80,8 @@ class Module:
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Pairs of dotted name and Module, each module once; this one's name is empty."""
-        seen: set[Module] = set()
-        for name, value in _walk(self):
-            if isinstance(value, Module) and value not in seen:
-                seen.add(value)
+        for name, value in _walk(self, once=True):
+            if isinstance(value, Module):
                 yield name, value
 
     def _children(self) -> list[Module]:
@@ -110,13 +106,13 @@ class Module:
 
     def requires_grad_(self, requires_grad: bool = True) -> Module:
         """Freeze (False) or unfreeze every Parameter."""
-        for parameter in self.parameters():
+        for _, parameter in self.named_parameters():
             parameter.requires_grad = requires_grad
         return self
 
     def zero_grad(self) -> None:
         """Forget the gradient of every Parameter."""
-        for parameter in self.parameters():
+        for _, parameter in self.named_parameters():
             parameter.grad = None
 
     def apply(self, function: Callable[[Module], Any]) -> Module:
@@ -135,7 +131,7 @@ class Module:
             device, dtype = None, device  # to("float64")
         if dtype is not None and not is_floating(as_dtype(dtype)):
             raise DTypeError(f"to: expected a float dtype, got {as_dtype(dtype)}.")
-        for _, tensor in _tensors(self):
+        for _, tensor in _tensors(self, once=True):
             if device is not None and device != tensor.device:
                 raise DeviceError(f"to: expected device {tensor.device}, got {device!r}.")
             if dtype is not None and is_floating(tensor.dtype):
@@ -146,8 +142,19 @@ class Module:
     # -- state ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Dotted names and values of all Parameters and buffers, as they are now."""
-        return {name: tensor.detach() for name, tensor in _tensors(self)}
+        """Dotted names and values of all Parameters and buffers, as they are now.
+
+        Raises StateDictError where two of them have the same name.
+        """
+        return {name: tensor.detach() for name, tensor in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        for name, tensor in _tensors(self):
+            if name in state:
+                raise StateDictError(f"state_dict: expected names that differ, got {name!r} twice.")
+            state[name] = tensor
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Take over values (Tensors or arrays) by name, in the dtype that each Tensor has.
@@ -161,7 +168,7 @@ class Module:
             raise DTypeError(
                 f"load_state_dict: expected a dict of names and Tensors, got {describe(state)}."
             )
-        own = dict(_tensors(self))
+        own = self._state()
         report = LoadReport(
             missing=[name for name in own if name not in state],
             unexpected=[name for name in state if name not in own],
@@ -203,8 +210,11 @@ class Module:
 
 def _in_place_of(own: Tensor, value: Any) -> Tensor:
     """A copy of `value` that can stand where `own` does: of its shape, in its dtype."""
-    array = value.numpy() if isinstance(value, Tensor) else value
-    tensor = Tensor(array, dtype=own.dtype, device=own.device, requires_grad=False)
+    # first in its own dtype: given another one, None becomes NaN, "7" a number
+    given = value if isinstance(value, Tensor) else Tensor(value, requires_grad=False)
+    if given.dtype.kind == "c":
+        raise DTypeError(f"Tensor: expected real numbers, got {describe(given)}.")
+    tensor = Tensor(given.numpy(), dtype=own.dtype, device=own.device, requires_grad=False)
     if tensor.shape != own.shape:
         raise StateDictError(f"expected shape {own.shape}, got {tensor.shape}")
     return tensor
@@ -234,11 +244,18 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _walk(root: Any, into_modules: bool = True) -> Iterator[tuple[str, Any]]:
-    """Modules and Tensors reached from `root`, with dotted names; circles are followed once."""
+def _walk(root: Any, into_modules: bool = True, once: bool = False) -> Iterator[tuple[str, Any]]:
+    """Modules and Tensors reached from `root`, with dotted names; circles are followed once.
+
+    once  each comes by its first name only, in linear time; otherwise by every path there is
+    """
+    seen: set[int] = set()
     pending: list[tuple[str, Any, frozenset[int]]] = [("", root, frozenset())]
     while pending:
         name, value, above = pending.pop()
+        if once and id(value) in seen:
+            continue
+        seen.add(id(value))
         is_module = isinstance(value, Module)
         if is_module or isinstance(value, Tensor):
             yield name, value
@@ -252,7 +269,7 @@ def _walk(root: Any, into_modules: bool = True) -> Iterator[tuple[str, Any]]:
         ]
 
 
-def _tensors(module: Module) -> Iterator[tuple[str, Tensor]]:
-    for name, value in _walk(module):
+def _tensors(module: Module, once: bool = False) -> Iterator[tuple[str, Tensor]]:
+    for name, value in _walk(module, once=once):
         if isinstance(value, Tensor):
             yield name, value

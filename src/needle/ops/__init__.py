@@ -3,8 +3,8 @@
     arithmetic       + · / ** and their forms with a number
     elementwise      functions of one array
     activations      the nonlinearities between layers
-    comparison       comparisons, where, maximum
-    reductions       sums, means, extremes, running sums
+    comparison       comparisons, and/or/not, where, maximum
+    reductions       sums, means, extremes, all/any, running sums
     ops_logarithmic  logsumexp, softmax
     shapes           reshape, transpose, broadcast, concatenate, pad
     indexing         x[i], take, gather, and their scattering gradients
@@ -57,9 +57,12 @@ from needle.ops.comparison import (
     Equal,
     Greater,
     GreaterEqual,
+    Indicator,
     Less,
     LessEqual,
+    LogicalAnd,
     LogicalNot,
+    LogicalOr,
     Maximum,
     Minimum,
     NotEqual,
@@ -67,9 +70,12 @@ from needle.ops.comparison import (
     equal,
     greater,
     greater_equal,
+    indicator,
     less,
     less_equal,
+    logical_and,
     logical_not,
+    logical_or,
     maximum,
     minimum,
     not_equal,
@@ -142,6 +148,8 @@ from needle.ops.ops_tuple import (
     tuple_get_item,
 )
 from needle.ops.reductions import (
+    AllTrue,
+    AnyTrue,
     ArgMax,
     ArgMin,
     CumSum,
@@ -151,6 +159,8 @@ from needle.ops.reductions import (
     Std,
     Summation,
     Var,
+    all,
+    any,
     argmax,
     argmin,
     cumsum,
@@ -187,6 +197,8 @@ __all__ = [
     "GELU",
     "Abs",
     "AddScalar",
+    "AllTrue",
+    "AnyTrue",
     "ArgMax",
     "ArgMin",
     "BroadcastTo",
@@ -211,12 +223,15 @@ __all__ = [
     "GetItem",
     "Greater",
     "GreaterEqual",
+    "Indicator",
     "Less",
     "LessEqual",
     "Log",
     "LogSoftmax",
     "LogSumExp",
+    "LogicalAnd",
     "LogicalNot",
+    "LogicalOr",
     "MakeTensorTuple",
     "MatMul",
     "Max",
@@ -258,6 +273,8 @@ __all__ = [
     "abs",
     "add",
     "add_scalar",
+    "all",
+    "any",
     "argmax",
     "argmin",
     "broadcast_to",
@@ -282,10 +299,13 @@ __all__ = [
     "getitem",
     "greater",
     "greater_equal",
+    "indicator",
     "less",
     "less_equal",
     "log",
+    "logical_and",
     "logical_not",
+    "logical_or",
     "logsoftmax",
     "logsumexp",
     "make_tuple",

@@ -18,9 +18,12 @@ __all__ = [
     "Equal",
     "Greater",
     "GreaterEqual",
+    "Indicator",
     "Less",
     "LessEqual",
+    "LogicalAnd",
     "LogicalNot",
+    "LogicalOr",
     "Maximum",
     "Minimum",
     "NotEqual",
@@ -28,9 +31,12 @@ __all__ = [
     "equal",
     "greater",
     "greater_equal",
+    "indicator",
     "less",
     "less_equal",
+    "logical_and",
     "logical_not",
+    "logical_or",
     "maximum",
     "minimum",
     "not_equal",
@@ -138,6 +144,34 @@ def greater_equal(a: Any, b: Any) -> Tensor:
     return GreaterEqual()(a, _operand(b, a))
 
 
+class LogicalAnd(_Comparison):
+    """y = a and b, elementwise, as bool; any number but 0 counts as true."""
+
+    name = "logical_and"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return array_api.logical_and(a, b)
+
+
+def logical_and(a: Any, b: Any) -> Tensor:
+    """a and b, elementwise; b may be a bool."""
+    return LogicalAnd()(a, _operand(b, a))
+
+
+class LogicalOr(_Comparison):
+    """y = a or b, elementwise, as bool; any number but 0 counts as true."""
+
+    name = "logical_or"
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return array_api.logical_or(a, b)
+
+
+def logical_or(a: Any, b: Any) -> Tensor:
+    """a or b, elementwise; b may be a bool."""
+    return LogicalOr()(a, _operand(b, a))
+
+
 class LogicalNot(_Comparison):
     """y = not a, elementwise, as bool."""
 
@@ -195,9 +229,30 @@ def minimum(a: Tensor, b: Any) -> Tensor:
     return Minimum()(a, _operand(b, a))
 
 
+class Indicator(TensorOp):
+    """y = 1 where the condition holds, else 0, in the dtype of x, which the condition is about.
+
+    Gradient: dx = 0. For the gradients of ops with kinks: with it they have a graph, and what they
+    are differentiated to is zeros.
+    """
+
+    expects = "a bool condition, and the values that it is about"
+
+    def compute(self, condition: Array, x: Array) -> Array:
+        return condition.astype(x.dtype)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return None, unbroadcast(out_grad * 0, node.inputs[1])
+
+
+def indicator(condition: Tensor, x: Tensor) -> Tensor:
+    """1 where the condition holds, else 0, in the dtype of x, which the condition is about."""
+    return Indicator()(condition, x)
+
+
 def _shares(out_grad: Tensor, a: Tensor, b: Tensor, takes_a: Tensor) -> Any:
-    half = equal(a, b).astype(out_grad.dtype) * 0.5
-    share = takes_a.astype(out_grad.dtype) + half
+    about = a if a.requires_grad else b
+    share = indicator(takes_a, about) + indicator(equal(a, b), about) * 0.5
     return unbroadcast(out_grad * share, a), unbroadcast(out_grad * (1 - share), b)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
+from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, ShapeError, describe
 from needle.ops.broadcasting import unbroadcast
 
@@ -86,6 +88,7 @@ class Einsum(TensorOp):
     """y = the sum of products that `subscripts` spells, as `numpy.einsum` reads them.
 
     Example: "bik,bkj->bij" is the batched matrix product. Letters and "..." as in NumPy.
+    Arrays of one dtype give that dtype; 16- and 8-bit floats add up in float32.
     Gradient: for each array, the einsum of dy and the other arrays, with its own letters as output.
     """
 
@@ -108,8 +111,7 @@ class Einsum(TensorOp):
                     f"einsum: expected equal extents along the axes of one letter in {term!r}, "
                     f"got {describe(array)}."
                 )
-        optimize = len(arrays) > 2
-        return array_api.einsum(f"{','.join(terms)}->{output}", *arrays, optimize=optimize)
+        return _products_summed(f"{','.join(terms)}->{output}", arrays)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         tensors = node.inputs
@@ -167,6 +169,19 @@ class Einsum(TensorOp):
 
 _SUBSCRIPTS = re.compile(r"[a-zA-Z,.]*(->[a-zA-Z.]*)?")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _products_summed(subscripts: str, arrays: Sequence[Array]) -> Array:
+    """The einsum; 16- and 8-bit floats are float32 on the way, as in `primitives.in_float32`."""
+    wide = [_at_least_float32(array) for array in arrays]
+    total = array_api.einsum(subscripts, *wide, optimize=len(arrays) > 2)
+    dtypes = {array.dtype for array in arrays}
+    return total.astype(dtypes.pop(), copy=False) if len(dtypes) == 1 else total
+
+
+def _at_least_float32(array: Array) -> Array:
+    narrow = is_floating(array.dtype) and array.dtype.itemsize < 4
+    return array.astype(array_api.float32) if narrow else array
 
 
 def _onto_diagonal(line: Tensor, letters: str, term: str, extents: dict[str, int]) -> Tensor:

@@ -9,9 +9,11 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, NDArray, array_api, primitives
 from needle.errors import OptionError, ShapeError, describe
 from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes, normalize_axis
-from needle.ops.comparison import equal, where
+from needle.ops.comparison import equal, indicator, where
 
 __all__ = [
+    "AllTrue",
+    "AnyTrue",
     "ArgMax",
     "ArgMin",
     "CumSum",
@@ -21,6 +23,8 @@ __all__ = [
     "Std",
     "Summation",
     "Var",
+    "all",
+    "any",
     "argmax",
     "argmin",
     "cumsum",
@@ -162,7 +166,7 @@ class Extreme(Reduction):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs
-        winners = equal(x, self._expanded(node, x)).astype(out_grad.dtype)
+        winners = indicator(equal(x, self._expanded(node, x)), x)
         share = winners / winners.sum(self._axes(x), keepdims=True)
         return self._expanded(out_grad, x) * share
 
@@ -206,6 +210,42 @@ class Min(Extreme):
 def min(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """The smallest element along `axes`."""
     return Min(axes, keepdims)(a)
+
+
+class AllTrue(Reduction):
+    """y = whether every x along `axes` is true, as bool; of nothing: True. Not differentiable.
+
+    x: any shape; any number but 0 counts as true -> y: without `axes`.
+    """
+
+    name = "all"
+    differentiable = False
+
+    def compute(self, x: Array) -> Array:
+        return array_api.all(x, axis=self._axes(x), keepdims=self.keepdims)
+
+
+def all(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """Whether every element along `axes` is true."""
+    return AllTrue(axes, keepdims)(a)
+
+
+class AnyTrue(Reduction):
+    """y = whether some x along `axes` is true, as bool; of nothing: False. Not differentiable.
+
+    x: any shape; any number but 0 counts as true -> y: without `axes`.
+    """
+
+    name = "any"
+    differentiable = False
+
+    def compute(self, x: Array) -> Array:
+        return array_api.any(x, axis=self._axes(x), keepdims=self.keepdims)
+
+
+def any(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """Whether some element along `axes` is true."""
+    return AnyTrue(axes, keepdims)(a)
 
 
 class ArgMax(TensorOp):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from needle.autograd import Tensor, no_grad
-from needle.errors import NonFiniteError, OptionError
+from needle.dtypes import is_floating
+from needle.errors import DTypeError, NonFiniteError, OptionError, describe
 from needle.optim.parameters import collect
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
@@ -69,7 +70,11 @@ def _check_bound(owner: str, name: str, bound: Any) -> None:
 
 
 def _with_gradient(owner: str, params: Any) -> list[tuple[Tensor, Tensor]]:
-    return [(p, p.grad) for p in collect(owner, params) if p.grad is not None]
+    held = [(p, p.grad) for p in collect(owner, params) if p.grad is not None]
+    for _, grad in held:
+        if not is_floating(grad.dtype):
+            raise DTypeError(f"{owner}: expected floating gradients, got {describe(grad)}.")
+    return held
 
 
 def _total_norm(grads: list[Tensor]) -> Tensor:

@@ -9,11 +9,18 @@ from typing import Any
 
 from needle.autograd import Tensor, no_grad
 from needle.dtypes import is_floating
-from needle.errors import DTypeError, GradientError, OptionError, ShapeError, describe
+from needle.errors import (
+    DTypeError,
+    GradientError,
+    OptionError,
+    ShapeError,
+    StateDictError,
+    describe,
+)
 from needle.optim.clipping import clip_grad_norm
 from needle.optim.options import LearningRate, Option
 from needle.optim.parameters import collect, items_of, label
-from needle.optim.state import fit, number_in, plain
+from needle.optim.state import fit, number_in, plain, require_dict
 
 __all__ = ["Group", "Optimizer", "add_l2"]
 
@@ -55,6 +62,7 @@ class Optimizer:
     def __init__(self, params: Any, **options: Any) -> None:
         self.t = 0
         self._names: dict[Tensor, str] = {}
+        self._defaults = options
         self.param_groups = [self._group(item, options) for item in self._group_items(params)]
         if not self._names:
             raise OptionError(f"{type(self).__name__}: expected at least one parameter, got none.")
@@ -63,6 +71,14 @@ class Optimizer:
     def params(self) -> list[Tensor]:
         """Every parameter, once, group after group."""
         return [p for group in self.param_groups for p in group["params"]]
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Take in more parameters, `{"params": [...], "lr": 0.1}`; a schedule is made afterwards.
+
+        Options that the group lacks are the constructor's. Raises OptionError for a parameter
+        that the optimiser has already.
+        """
+        self.param_groups.append(self._group(group, self._defaults))
 
     def reset_grad(self) -> None:
         """Set `.grad` of every parameter to None."""
@@ -210,9 +226,10 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken, options included.
 
-        Raises StateDictError naming every missing, unexpected and misshapen key; nothing has
-        changed then.
+        Raises StateDictError naming every missing, unexpected and misshapen key, or an option
+        out of range; nothing has changed then.
         """
+        require_dict(state)
         groups = [self._restored(state, i, group) for i, group in enumerate(self.param_groups)]
         fitted = fit(type(self).__name__, state, self._collected(groups))
         self.t = fitted["t"]
@@ -240,7 +257,10 @@ class Optimizer:
     def _restored(self, state: Mapping[str, Any], i: int, group: Group) -> Group:
         """The group with the options that `state` holds; `fit` reports those it lacks."""
         saved = {name: number_in(state.get(f"{name}.{i}")) for name in group if self._option(name)}
-        options = {name: self._checked(name, v) for name, v in saved.items() if v is not None}
+        try:
+            options = {name: self._checked(name, v) for name, v in saved.items() if v is not None}
+        except OptionError as error:
+            raise StateDictError(f"load_state_dict: {error}") from None
         return {**group, **options}
 
     def __repr__(self) -> str:

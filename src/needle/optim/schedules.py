@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from needle.errors import DTypeError, OptionError, describe
+from needle.errors import DTypeError, OptionError, StateDictError, describe
 from needle.optim.optimizer import Optimizer
 from needle.optim.options import check_count, check_number
-from needle.optim.state import fit
+from needle.optim.state import fit, number_in
 
 __all__ = [
     "CosineAnnealingLR",
@@ -69,9 +69,22 @@ class Schedule:
         self._go_to(self.last_step + 1)
 
     def _rates(self, step: int) -> list[float]:
-        return [self.lr_at(step, group) for group in range(len(self.base_lrs))]
+        return [self._rate(step, group) for group in range(len(self.base_lrs))]
+
+    def _rate(self, step: int, group: int) -> float:
+        try:
+            rate: Any = self.lr_at(step, group)
+        except OverflowError:
+            rate = math.inf
+        return _number(type(self).__name__, f"the rate of step {step}", rate)
 
     def _go_to(self, step: int) -> None:
+        made_for, found = len(self.base_lrs), len(self.optimizer.param_groups)
+        if made_for != found:
+            raise OptionError(
+                f"{type(self).__name__}: expected {made_for} parameter groups, as when it was "
+                f"made, got {found}. Make the schedule after add_param_group."
+            )
         for group, lr in zip(self.optimizer.param_groups, self._rates(step), strict=True):
             group["lr"] = lr
         self.last_step = step
@@ -87,17 +100,28 @@ class Schedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken, and set the optimiser's learning rates.
 
-        Raises StateDictError naming every missing, unexpected and misshapen key; nothing has
-        changed then.
+        Raises StateDictError naming every missing, unexpected and misshapen key, or for a step
+        at which there is no rate; nothing has changed then.
         """
         fitted = fit(type(self).__name__, state, self.state_dict())
-        self._rebase([fitted[f"base_lr.{i}"] for i in range(len(self.base_lrs))])
-        self._go_to(fitted["last_step"])
+        before = self.base_lrs
+        self._rebase([fitted[f"base_lr.{i}"] for i in range(len(before))])
+        try:
+            self._go_to(fitted["last_step"])
+        except OptionError as error:
+            self._rebase(before)
+            raise StateDictError(f"load_state_dict: {error}") from None
 
     def _rebase(self, base_lrs: list[float]) -> None:
         self.base_lrs = base_lrs
         for part in self.parts:
             part._rebase(base_lrs)
+
+
+def _number(owner: str, name: str, value: Any) -> float:
+    """`value`, perhaps an array of one number, as a float from 0 on."""
+    number = number_in(value)
+    return check_number(owner, name, value if number is None else number)
 
 
 def _linear(start: float, end: float, fraction: float) -> float:
@@ -121,10 +145,17 @@ class LambdaLR(Schedule):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
     ) -> None:
         self.lr_lambdas = _per_group("LambdaLR", "lr_lambda", lr_lambda, optimizer)
+        for function in self.lr_lambdas:
+            if not callable(function):
+                raise OptionError(
+                    "LambdaLR: expected lr_lambda to be a function of the step, got "
+                    f"{describe(function)}."
+                )
         super().__init__(optimizer)
 
     def lr_at(self, step: int, group: int) -> float:
-        return float(self.base_lrs[group] * self.lr_lambdas[group](step))
+        factor = self.lr_lambdas[group](step)
+        return self.base_lrs[group] * _number("LambdaLR", f"lr_lambda({step})", factor)
 
 
 class StepLR(Schedule):
@@ -346,6 +377,8 @@ def _per_group(owner: str, name: str, value: Any, optimizer: Optimizer) -> list[
 
 
 def _ascending(owner: str, milestones: Sequence[int]) -> list[int]:
+    if not isinstance(milestones, Iterable):
+        raise OptionError(f"{owner}: expected a list of milestones, got {describe(milestones)}.")
     counts = [check_count(owner, "each milestone", milestone, least=0) for milestone in milestones]
     if counts != sorted(counts):
         raise OptionError(f"{owner}: expected milestones in ascending order, got {counts}.")
@@ -353,6 +386,8 @@ def _ascending(owner: str, milestones: Sequence[int]) -> list[int]:
 
 
 def _schedules(owner: str, parts: Sequence[Any]) -> list[Schedule]:
+    if not isinstance(parts, (list, tuple)):
+        raise DTypeError(f"{owner}: expected a list of schedules, got {describe(parts)}.")
     for part in parts:
         if not isinstance(part, Schedule):
             raise DTypeError(f"{owner}: expected schedules, got {describe(part)}.")

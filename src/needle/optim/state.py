@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -12,7 +13,7 @@ from needle import init
 from needle.autograd import Tensor
 from needle.errors import NeedleError, StateDictError, describe
 
-__all__ = ["State", "fit", "number_in", "plain"]
+__all__ = ["State", "fit", "number_in", "plain", "require_dict"]
 
 
 class State(dict[Tensor, Tensor]):
@@ -33,8 +34,17 @@ def plain(value: Any) -> Any:
 
 def number_in(value: Any) -> Any:
     """The Python number in a number, an array of one element or a Tensor of one; else None."""
-    array = np.asarray(plain(value))
+    try:
+        array = np.asarray(plain(value))
+    except ValueError:  # ragged lists
+        return None
     return array.item() if array.size == 1 and array.dtype.kind in "biuf" else None
+
+
+def require_dict(state: Any) -> None:
+    """Raise StateDictError for what is no mapping."""
+    if not isinstance(state, Mapping):
+        raise StateDictError(f"load_state_dict: expected a dict, got {describe(state)}.")
 
 
 def fit(owner: str, state: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,8 +52,7 @@ def fit(owner: str, state: Mapping[str, Any], template: Mapping[str, Any]) -> di
 
     Raises one StateDictError that names every key that is missing, unexpected or does not fit.
     """
-    if not isinstance(state, Mapping):
-        raise StateDictError(f"load_state_dict: expected a dict, got {describe(state)}.")
+    require_dict(state)
     fitted = {key: _fit_one(state[key], like) for key, like in template.items() if key in state}
     faults = [
         f"{key}: expected {_wanted(template[key])}, got {describe(state[key])}"
@@ -65,12 +74,20 @@ def _fit_one(value: Any, like: Any) -> Any:
     try:
         if not isinstance(like, Tensor):
             number = number_in(value)
-            return None if number is None else type(like)(number)
+            return None if number is None else _number_like(number, like)
         tensor = Tensor(plain(value), dtype=like.dtype, requires_grad=False)
         return tensor if tensor.shape == like.shape else None
-    except (ValueError, OverflowError, NeedleError):  # a count that is NaN; not numbers at all
+    except (ValueError, OverflowError, NeedleError):  # a count that is Inf; not numbers at all
         return None
 
 
+def _number_like(number: Any, like: Any) -> Any:
+    """`number` as a count or a rate, as `like` is one: counts are whole, none is negative."""
+    converted = type(like)(number)
+    return converted if converted == number and 0 <= converted < math.inf else None
+
+
 def _wanted(like: Any) -> str:
-    return "a number" if isinstance(like, Real) else describe(like)
+    if not isinstance(like, Real):
+        return describe(like)
+    return "a number from 0 on" if isinstance(like, float) else "a whole number from 0 on"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 import needle
-from needle.autograd import Op, Tensor, lazy, no_grad
+from needle.autograd import Op, Tensor, Value, lazy, no_grad
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, NeedleError, describe
 from needle.testing.compare import assert_close
-from needle.testing.gradients import as_tensors, check_grads, is_float_array
+from needle.testing.gradients import as_tensors, check_grads, is_float_array, require_at_least
 from needle.testing.layouts import LAYOUTS
 
 __all__ = ["check_op"]
@@ -45,8 +45,9 @@ def check_op(
     - bad inputs are refused with a NeedleError that says what `bad_inputs` expects
 
     op           an op, `MyOp()`, or a function of Tensors; gives a Tensor or several
-    inputs       Tensors or arrays, the floats away from kinks by more than 0.01; other arguments
-                 (numbers, tuples) are handed on as they are
+    inputs       Tensors or arrays, the floats away from kinks by more than 0.01. Lists and numbers
+                 are arrays to an op; to a function, one of whose inputs must be a Tensor or an
+                 array, they are other arguments, handed on as they are
     reference    the same function of NumPy arrays
     bad_inputs   pairs (inputs, a regular expression that the message must contain)
     order        how often it can be differentiated; 0: not at all
@@ -54,7 +55,8 @@ def check_op(
     rtol         for the reference; default: 1e-12, the precision of float64
     seed         of out_grad and directions, a stream of their own
 
-    Raises AssertionError, which starts with the op's name and says what did not hold.
+    Raises AssertionError, which starts with the op's name and says what did not hold; that the op
+    raised something itself is one such thing. For what is no check: DTypeError and OptionError.
 
     >>> import needle as ndl
     >>> import numpy as np
@@ -93,10 +95,10 @@ class _Subject:
                 f"check_op: expected an op or a function of Tensors, got {op!r}. "
                 "Make one first: MyOp()."
             )
+        require_at_least(0, "check_op", order=order)
         self.op, self.order, self.seed = op, order, seed
         self.name = str(getattr(op, "name", None) or getattr(op, "__name__", "op"))
-        plain = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
-        self.inputs = _floats_as(np.float64, _copies(plain))
+        self.inputs = _floats_as(np.float64, _copies(_plain(op, inputs)))
         if not getattr(op, "differentiable", True) or not self._has_float_result():
             self.order = 0
 
@@ -114,14 +116,30 @@ class _Subject:
 
     def forward(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The results for these arrays and other arguments."""
-        return as_tensors(self.op(*self.tensors(inputs)), self.name)
+        try:
+            return self.apply(self.tensors(inputs))
+        except Exception as error:
+            raise self.failure(f"a result for {describe(inputs)}", error) from error
+
+    def apply(self, tensors: Sequence[Any]) -> list[Tensor]:
+        """The results for these Tensors and other arguments; raises what the op raises."""
+        return as_tensors(self.op(*tensors), self.name)
+
+    def failure(self, wanted: str, error: Exception) -> AssertionError:
+        """What the op raised in place of what was wanted, under the op's name."""
+        said = str(error)
+        if said.startswith(f"{self.name}: "):
+            return AssertionError(said)
+        if isinstance(error, (AssertionError, NeedleError)) and said:
+            return AssertionError(f"{self.name}: {said}")
+        return AssertionError(f"{self.name}: expected {wanted}, got {error!r}.")
 
     def backward(
         self, inputs: Sequence[Any], out_grads: Sequence[Array] | None = None
     ) -> list[tuple[Array, Array]]:
         """Pairs of a float input and the gradient for it."""
         tensors = self.tensors(inputs)
-        outputs = [y for y in as_tensors(self.op(*tensors), self.name) if y.requires_grad]
+        outputs = [y for y in self.apply(tensors) if y.requires_grad]
         if not outputs:
             raise AssertionError(
                 f"{self.name}: expected a result with a graph, got one without. Pass order=0 for "
@@ -129,8 +147,11 @@ class _Subject:
             )
         out_grads = self.out_grads(outputs) if out_grads is None else out_grads
         variables = [x for x in tensors if isinstance(x, Tensor) and x.requires_grad]
-        grads = needle.grad(outputs, variables, [Tensor.make_const(g) for g in out_grads])
-        return [(x.numpy(), g.numpy()) for x, g in zip(variables, grads, strict=True)]
+        try:
+            grads = needle.grad(outputs, variables, [Tensor.make_const(g) for g in out_grads])
+            return [(x.numpy(), g.numpy()) for x, g in zip(variables, grads, strict=True)]
+        except Exception as error:
+            raise self.failure(f"a gradient for {describe(inputs)}", error) from error
 
     def out_grads(self, outputs: Sequence[Tensor]) -> list[Array]:
         """Random adjoints of the outputs, the same at every call."""
@@ -140,6 +161,19 @@ class _Subject:
             for y in outputs
             if y.requires_grad
         ]
+
+
+def _plain(op: Any, inputs: Sequence[Any]) -> list[Any]:
+    """The inputs with an array for each Tensor, and for whatever else an op takes one of."""
+    plain = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
+    if isinstance(op, Op):
+        plain = [x if isinstance(x, Value) else np.asarray(x) for x in plain]
+    if not any(isinstance(x, np.ndarray) for x in plain):
+        raise DTypeError(
+            f"check_op: expected Tensors or arrays among the inputs, got {describe(inputs)}. "
+            "Wrap them first: np.array(...)."
+        )
+    return plain
 
 
 def _floats_as(dtype: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -236,27 +270,22 @@ def _check_no_elements(subject: _Subject) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing, for one
         try:
-            outputs = subject.forward(empty)
+            outputs = subject.apply(subject.tensors(empty))
         except NeedleError:
             return  # refused in so many words
-        pairs = subject.backward(empty) if outputs and subject.order else []
-    _require_shapes(subject, pairs)
-
-
-def _require_shapes(subject: _Subject, pairs: Sequence[tuple[Array, Array]]) -> None:
-    for x, grad in pairs:
-        if grad.shape != x.shape:
-            raise AssertionError(
-                f"{subject.name}: expected a gradient of shape {x.shape} for {describe(x)}, "
-                f"got {describe(grad)}."
-            )
+        except Exception as error:
+            wanted = f"a result or a NeedleError for {describe(empty)}, which has no elements"
+            raise subject.failure(wanted, error) from error
+        if outputs and subject.order:
+            subject.backward(empty)
 
 
 def _check_bad_inputs(subject: _Subject, bad_inputs: Sequence[tuple[Sequence[Any], str]]) -> None:
     for given, message in bad_inputs:
         inputs = given if isinstance(given, (tuple, list)) else (given,)
         try:
-            subject.forward([x.numpy() if isinstance(x, Tensor) else x for x in inputs])
+            plain = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
+            subject.apply(subject.tensors(plain))
         except NeedleError as error:
             if not re.search(message, str(error)):
                 raise AssertionError(
@@ -275,9 +304,8 @@ def _check_bad_inputs(subject: _Subject, bad_inputs: Sequence[tuple[Sequence[Any
 def _check_gradients(subject: _Subject) -> None:
     if not subject.order:
         return
-    _require_shapes(subject, subject.backward(subject.inputs))
     inputs = subject.tensors(subject.inputs)
     try:
         check_grads(subject.op, *inputs, order=subject.order, seed=subject.seed)
-    except AssertionError as error:
-        raise AssertionError(f"{subject.name}: {error}") from error
+    except Exception as error:
+        raise subject.failure(f"gradients to order {subject.order}", error) from error

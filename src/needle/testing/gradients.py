@@ -14,9 +14,9 @@ import numpy as np
 import needle
 from needle.autograd import Tensor, TensorTuple, enable_grad
 from needle.dtypes import is_floating
-from needle.errors import DTypeError, describe
+from needle.errors import DTypeError, GradientError, OptionError, describe
 
-__all__ = ["as_tensors", "check_grads", "is_float_array"]
+__all__ = ["as_tensors", "check_grads", "is_float_array", "require_at_least"]
 
 Arrays = list[np.ndarray[Any, Any]]
 Scalar = Callable[[Sequence[Tensor]], Tensor]
@@ -38,7 +38,7 @@ def check_grads(
     """⟨∇f(x), v⟩ = (f(x + hv) - f(x - hv)) / 2h as h goes to 0, for random v, in float64.
 
     function    of `inputs`; returns a Tensor, or a tuple of Tensors, of any shape, which are summed
-                with random weights. It must be deterministic
+                with random weights. It must be deterministic, which is tried first
     inputs      Tensors and arrays of floats are differentiated by, one after another; the rest
                 (numbers, arrays of integers and bools) is handed on as it is
     order       2: the gradient's own derivative ⟨∇⟨∇f, v⟩, v'⟩ too, and so on
@@ -48,22 +48,46 @@ def check_grads(
                 it below the distance to the nearest kink
     seed        of the directions and weights, a stream of their own
 
-    Raises AssertionError, naming the input, the order and both numbers.
+    Raises AssertionError, naming the input, the order and both numbers; OptionError for an order
+    of 0, which would check nothing.
     Source: Ridders, "Accurate computation of F'(x) and F'(x)F''(x)", 1982.
 
     >>> import needle as ndl
     >>> from needle.testing import check_grads
     >>> check_grads(lambda a, b: ndl.exp(a) * b, ndl.randn(2, 3), ndl.randn(3), order=3)
     """
+    require_at_least(1, "check_grads", order=order, directions=directions)
     for k in range(directions):
         rng = np.random.RandomState(seed + k)
         variables, scalar = _as_scalar(function, inputs, rng)
+        _require_deterministic(scalar, variables, atol)
         for current in range(1, order + 1):
             vs = [_direction(array, rng) for array in variables]
             for i in range(len(variables)):
                 where = f"order {current}, input {_place(inputs, i)} ({describe(variables[i])})"
                 _compare(scalar, variables, i, vs[i], where, rtol, atol, eps)
             scalar = _slope_along(scalar, vs)
+
+
+def require_at_least(least: int, function: str, **options: Any) -> None:
+    """Raise OptionError for an option that is no whole number of `least` or more."""
+    for name, value in options.items():
+        if not (isinstance(value, (int, np.integer)) and value >= least):
+            raise OptionError(f"{function}: expected {name} to be {least} or more, got {value!r}.")
+
+
+def _require_deterministic(scalar: Scalar, at: Arrays, atol: float) -> None:
+    first, second = (_value(scalar, at) for _ in range(2))
+    if not np.isclose(first, second, rtol=1e-9, atol=atol, equal_nan=True):
+        raise AssertionError(
+            f"check_grads: expected {first:.10g} again at the same inputs, got {second:.10g}. "
+            "The function is not deterministic: does it draw random numbers?"
+        )
+
+
+def _value(scalar: Scalar, at: Arrays) -> float:
+    with np.errstate(all="ignore"):
+        return float(scalar([Tensor(array) for array in at]).numpy())
 
 
 def is_float_array(value: Any) -> bool:
@@ -134,7 +158,10 @@ def _gradients(scalar: Scalar, xs: Sequence[Tensor]) -> list[Tensor]:
         y = scalar(xs)
         if not y.requires_grad:
             return [needle.init.zeros_like(x) for x in xs]
-        found = list(needle.grad(y, list(xs)))
+        try:
+            found = list(needle.grad(y, list(xs)))
+        except GradientError as error:
+            raise AssertionError(f"check_grads: {error}") from error
     for i, (x, grad) in enumerate(zip(xs, found, strict=True)):
         if grad.shape != x.shape or grad.dtype != x.dtype:
             raise AssertionError(
@@ -162,10 +189,9 @@ def _compare(
 
     def along(step: float) -> float:
         moved = [array + step * v if j == i else array for j, array in enumerate(at)]
-        return float(scalar([Tensor(array) for array in moved]).numpy())
+        return _value(scalar, moved)
 
-    with np.errstate(all="ignore"):
-        difference, uncertain = _derivative(along, eps, rtol, atol)
+    difference, uncertain = _derivative(along, eps, rtol, atol)
     if not abs(by_gradient - difference) <= atol + rtol * max(abs(by_gradient), abs(difference)):
         raise AssertionError(
             f"check_grads: expected {difference:.10g} ± {uncertain:.1g} in {where}, by central "

@@ -14,6 +14,7 @@ from needle.errors import DTypeError, OptionError, describe
 __all__ = [
     "Graph",
     "Node",
+    "checked_names",
     "describe_value",
     "draw_graph",
     "operator_arguments",
@@ -55,10 +56,24 @@ def ordered_values(picture: str, tensors: Sequence[Any]) -> list[Any]:
     return find_topo_sort(tensors)
 
 
+def checked_names(picture: str, names: Any) -> Mapping[Any, str]:
+    """`names`, of None an empty dict; DTypeError unless it maps Tensors to str."""
+    wanted = f"{picture}: expected names as {{Tensor: str}}, got"
+    if names is None:
+        return {}
+    if not isinstance(names, Mapping):
+        raise DTypeError(f"{wanted} {type(names).__name__}.")
+    for value, name in names.items():
+        if not isinstance(value, Value) or not isinstance(name, str):
+            raise DTypeError(f"{wanted} {{{describe(value)}: {describe(name)}}}.")
+    return names
+
+
 def draw_graph(
-    tensors: Sequence[Any], names: Mapping[Any, str], data: Collection[Any] = ()
+    tensors: Sequence[Any], names: Mapping[Any, str] | None, data: Collection[Any] = ()
 ) -> Graph:
     """The graph of `tensors`: each op application is a circle with its result's box below."""
+    names = checked_names("graph_svg", names)
     nodes: list[Node] = []
     edges: list[tuple[int, int]] = []
     box: dict[Any, int] = {}

@@ -52,7 +52,7 @@ def graph_svg(
     operators; a pointer resting on one shows its arguments. Nothing is computed for the picture:
     in lazy mode, values are drawn as not computed yet.
 
-    Raises OptionError without tensors, DTypeError for what is no Tensor.
+    Raises OptionError without tensors, DTypeError for what is no Tensor, and for other names.
 
     >>> import needle as ndl
     >>> from needle.visualize import graph_svg
@@ -61,7 +61,7 @@ def graph_svg(
     >>> picture.startswith("<svg") and picture.rstrip().endswith("</svg>")
     True
     """
-    nodes, edges = draw_graph(tensors, names or {}, data)
+    nodes, edges = draw_graph(tensors, names, data)
     nodes = [node._replace(lines=tuple(map(_fitted, node.lines))) for node in nodes]
     sizes = [_size(node) for node in nodes]
     layout = place(sizes, edges)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from needle.visualize.graph import describe_value, operator_arguments, ordered_values, value_name
+from needle.visualize.graph import (
+    checked_names,
+    describe_value,
+    operator_arguments,
+    ordered_values,
+    value_name,
+)
 
 __all__ = ["graph_text"]
 
@@ -15,10 +21,11 @@ def graph_text(*tensors: Any, names: Mapping[Any, str] | None = None) -> str:
 
     names  Tensor to str; values without a name are numbered
     """
+    names = checked_names("graph_text", names)
     labels: dict[Any, str] = {}
     rows: list[tuple[str, str, str]] = []
     for number, value in enumerate(ordered_values("graph_text", tensors)):
-        labels[value] = value_name(value, names or {}) or f"%{number}"
+        labels[value] = value_name(value, names) or f"%{number}"
         made_by = "leaf" if value.op is None else _call(value, labels)
         rows.append((labels[value], made_by, describe_value(value)))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -27,7 +27,7 @@ class NDArrayDataset(Dataset):
 
     def __init__(self, *arrays: Any) -> None:
         super().__init__()
-        self.arrays = tuple([a.numpy() if isinstance(a, Tensor) else np.asarray(a) for a in arrays])
+        self.arrays = tuple([_array(a) for a in arrays])
         lengths = {a.shape[:1] for a in self.arrays}
         if len(lengths) != 1 or () in lengths:
             raise ShapeError(
@@ -40,3 +40,13 @@ class NDArrayDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    try:
+        return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(
+            "NDArrayDataset: expected arrays as long as each other, got a list whose rows differ "
+            "in length."
+        ) from error

@@ -94,9 +94,10 @@ def batchify(
     `device` is where `get_batch` will put its Tensors and has no effect here.
     Raises OptionError for fewer ids than columns, DTypeError for a dtype that cannot hold the ids.
     """
-    if not 1 <= batch_size <= len(data):
+    if not isinstance(batch_size, (int, np.integer)) or not 1 <= batch_size <= len(data):
         raise OptionError(
-            f"batchify: expected batch_size in 1..{len(data)}, the number of ids, got {batch_size}."
+            f"batchify: expected batch_size in 1..{len(data)}, the number of ids, got "
+            f"{batch_size!r}."
         )
     ids = np.asarray(data)
     rows = len(ids) // batch_size
