@@ -17,7 +17,7 @@ from needle.errors import NonFiniteError, describe
 if TYPE_CHECKING:
     from needle.autograd.value import Op, Value
 
-__all__ = ["in_backward", "watch", "watch_adjoint"]
+__all__ = ["in_backward", "watch", "watch_adjoints"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
@@ -38,12 +38,13 @@ def watch(value: Value, op: Op, inputs: Sequence[Any]) -> None:
     )
 
 
-def watch_adjoint(adjoint: Value, node: Value) -> None:
+def watch_adjoints(adjoints: Sequence[Any], node: Value) -> None:
     """Raise if a partial adjoint that `node` hands on is not finite, though no op said so."""
-    found = _not_finite(adjoint.cached_data)
-    if found is not None:
-        what = f"expected finite values, got {found} in {describe(adjoint)}."
-        raise in_backward(NonFiniteError(what), node)
+    for adjoint in adjoints:
+        found = None if adjoint is None else _not_finite(adjoint.cached_data)
+        if found is not None:
+            what = f"expected finite values, got {found} in {describe(adjoint)}."
+            raise in_backward(NonFiniteError(what), node)
 
 
 def in_backward(error: NonFiniteError, node: Value) -> NonFiniteError:

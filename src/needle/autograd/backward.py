@@ -217,9 +217,12 @@ def _send_to_inputs(
             raise GradientError(
                 f"{op.name}: expected gradient() to return Tensors, got {describe(grad)}."
             )
-        if modes.anomaly:
-            anomaly.watch_adjoint(grad, node)
-        _add(adjoints, value, grad)
+        if value in adjoints:
+            _add(adjoints, value, grad)
+        else:
+            adjoints[value] = grad
+    if modes.anomaly:
+        anomaly.watch_adjoints(grads, node)
 
 
 def _add(adjoints: dict[Any, Any], key: Any, adjoint: Any) -> None:
@@ -283,6 +286,6 @@ def _after_hooks(node: Value, adjoint: Any) -> Any:
                 f"hook: expected a gradient like {describe(adjoint)}, got {describe(replacement)}."
             )
         if modes.anomaly:
-            anomaly.watch_adjoint(replacement, node)
+            anomaly.watch_adjoints([replacement], node)
         adjoint = replacement
     return adjoint

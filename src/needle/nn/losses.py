@@ -281,7 +281,7 @@ def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
         raise OutOfRangeError(
             f"{loss}: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
         )
-    return Tensor.make_const(primitives.from_numpy(ids))
+    return Tensor.make_const(primitives.asarray(ids))  # a copy of the user's already
 
 
 def _require_within_0_and_1(loss: str, target: Any, slack: float = 0.0) -> None:
