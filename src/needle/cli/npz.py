@@ -143,8 +143,9 @@ def _inputs(path: Path, name: str, x: Array) -> Array:
 def _labels(path: Path, name: str, y: Array) -> Array:
     if y.dtype.kind not in "biuf":
         raise DTypeError(f"{path}: expected class ids in {name}, got {describe(y)}.")
+    whole = np.where(np.isfinite(y), y, -1.0) if y.dtype.kind == "f" else y
     with np.errstate(invalid="ignore"):  # floats beyond int64 are found to differ below
-        ids = np.where(np.isfinite(y), y, -1).astype(np.int64)
+        ids = whole.astype(np.int64)
     if not (ids == y).all():
         wrong = int(np.argmax(ids != y))
         raise DTypeError(
