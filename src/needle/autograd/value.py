@@ -183,10 +183,8 @@ class Value:
         """Whether no op made this value."""
         return self.op is None
 
-    def _edge(self) -> Edge:
-        """What a consumer of this value keeps of it."""
-        if self.op is not None:
-            return self
+    def _edge(self) -> Leaf:
+        """What a consumer of this leaf keeps of it; of the result of an op it keeps that itself."""
         leaf = self._leaf
         if leaf is None or not leaf.reads(self):
             leaf = self._leaf = Leaf(self)
