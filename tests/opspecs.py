@@ -228,11 +228,15 @@ ROWS_REDUCTION = [
         [case((4, 3), (4, 1)), case((1, 3), (1, 1)), case((0, 3), (0, 1)),
          case((4, 3), (4, 1), mean=True)],
         [bad(errors.OutOfRangeError, "class ids", (2, 3), np.array([[1], [3]])),
+         bad(errors.OutOfRangeError, "a class id below 0", (2, 3), np.array([[1], [-1]])),
+         bad(errors.DTypeError, "class ids of dtype float64", (2, 3), np.zeros((2, 1))),
+         bad(errors.ShapeError, r"got float64\[2\] and int64\[2,1\]", (2,), np.array([[0], [1]])),
          bad(errors.NeedleError, r"float64\[2,3\] and int64\[2\]", (2, 3), np.array([1, 2]))],
         draws=(anywhere, below(3)), integers=False),
     Row(ops.SoftmaxMinusOneHot, ops.softmax_minus_one_hot, softmax_minus_one_hot,
         [case((4, 3), (4, 1)), case((1, 3), (1, 1)), case((0, 3), (0, 1))],
-        [bad(errors.OutOfRangeError, "class ids", (2, 3), np.array([[1], [3]]))],
+        [bad(errors.OutOfRangeError, "class ids", (2, 3), np.array([[1], [3]])),
+         bad(errors.OutOfRangeError, "a class id below 0", (2, 3), np.array([[1], [-1]]))],
         draws=(anywhere, below(3)), integers=False),
 ]  # fmt: skip
 

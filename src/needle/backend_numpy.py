@@ -1,10 +1,21 @@
 """np mode: NumPy arrays are the arrays, and this file holds the little that NumPy lacks.
 
 The reference device. Its results are the specification that every other device is held to.
+The primitives, which every backend has under the same names and with the same meaning:
+
+    arrays in, out     asarray, from_numpy, to_numpy
+    elements by place  index, put, take_along, scatter_along, add_along, scatter_add
+    functions          total, einsum, erf, sigmoid
+    how to compute     in_float32, scalar_for, quietly, require
+
+Whatever looks at the values of an array stands here and not in an op's `compute`, which also runs
+on arrays that have a shape and a dtype but no data. What a primitive makes is on the device of the
+arrays that it is given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,16 +25,26 @@ from needle.errors import DeviceError, OutOfRangeError
 
 __all__ = [
     "Device",
+    "add_along",
     "all_devices",
     "asarray",
     "cpu",
     "default_device",
+    "einsum",
     "erf",
     "from_numpy",
     "in_float32",
+    "index",
+    "put",
+    "quietly",
+    "require",
+    "scalar_for",
     "scatter_add",
+    "scatter_along",
     "sigmoid",
+    "take_along",
     "to_numpy",
+    "total",
 ]
 
 Array = Any
@@ -112,15 +133,65 @@ def asarray(value: Any) -> Array:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
+# -- how to compute ----------------------------------------------------------------------------
+
+
 def in_float32(function: Any, x: Array, **options: Any) -> Array:
     """`function(x, **options)`, for which 16- and 8-bit floats are float32 on the way.
 
-    For whatever adds up: in its own dtype a sum of ones stops growing at 2048 (float16) or 256
-    (bfloat16).
+    For what takes several steps, each of which would round.
     """
-    if x.dtype.itemsize >= 4 or not is_floating(x.dtype):
+    if not _is_narrow(x.dtype):
         return function(x, **options)
     return np.asarray(function(x.astype(np.float32), **options)).astype(x.dtype)
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return bool(dtype.itemsize < 4) and is_floating(dtype)
+
+
+def scalar_for(x: Array, number: Any) -> Any:
+    """`number`, to be computed with x, such that x keeps its dtype if that is a float.
+
+    NumPy does not take the floats of ml_dtypes for floats: bfloat16 + 1.0 would be float32.
+    """
+    return number if x.dtype.kind != "V" else x.dtype.type(number)
+
+
+def quietly(function: Callable[..., Array], *arguments: Any) -> Array:
+    """`function(*arguments)`, where inf - inf and division by 0 are no cause for a warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return function(*arguments)
+
+
+def require(holds: Array, error: Callable[[], Exception]) -> None:
+    """Raise `error()` unless every element of the bool array `holds` is true.
+
+    Where arrays have no data there is nothing to find out: it does nothing.
+    """
+    if not np.logical_and.reduce(holds, axis=None):
+        raise error()
+
+
+# -- elements by place -------------------------------------------------------------------------
+
+
+def index(x: Array, key: Any) -> Array:
+    """x[key], by NumPy's rules: ints take their axis away; integer and bool arrays may be in it.
+
+    key: a tuple of ints, slices, None, ... and arrays. Raises IndexError for a place outside x.
+    """
+    return x[key]
+
+
+def put(shape: tuple[int, ...], key: Any, values: Array) -> Array:
+    """Zeros of `shape` with `values` at `key`, which holds no arrays: ints, slices, None, ...
+
+    values: broadcasts to the shape of what `index` gives for the key. Raises ValueError.
+    """
+    out = np.zeros(shape, dtype=values.dtype)
+    out[key] = values
+    return out
 
 
 def scatter_add(shape: tuple[int, ...], index: Any, values: Array) -> Array:
@@ -128,6 +199,73 @@ def scatter_add(shape: tuple[int, ...], index: Any, values: Array) -> Array:
     out = np.zeros(shape, dtype=values.dtype)
     np.add.at(out, index, values)
     return out
+
+
+def take_along(x: Array, indices: Array, axis: int) -> Array:
+    """y[..., j, ...] = x[..., indices[..., j, ...], ...] along `axis`, 0 or more.
+
+    x: (..., N, ...), integer indices: (..., M, ...), as many axes, the others broadcasting ->
+    y: (..., M, ...). Negative ones count from the end. Raises IndexError outside -N..N-1.
+    """
+    return x[_along(x.shape, indices, axis)]
+
+
+def scatter_along(shape: tuple[int, ...], indices: Array, axis: int, values: Array) -> Array:
+    """Zeros of `shape` with `values` added at the places that `take_along` reads.
+
+    values: broadcasts to the shape of those places. Raises as `take_along` does.
+    """
+    return scatter_add(shape, _along(shape, indices, axis), values)
+
+
+def add_along(x: Array, indices: Array, axis: int, number: float) -> Array:
+    """x with `number` added at the places that `take_along` reads, each of them named once.
+
+    x is given up: its memory may be that of the result. Raises as `take_along` does.
+    """
+    x[_along(x.shape, indices, axis)] += number
+    return x
+
+
+def _along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
+    """An index that runs over every axis in step, and along `axis` through `indices`."""
+    if len(indices.shape) != len(shape):
+        raise ValueError(f"expected indices with {len(shape)} axes, got {len(indices.shape)}")
+    mesh = [
+        indices if i == axis else np.arange(extent).reshape((extent, *(1,) * (len(shape) - i - 1)))
+        for i, extent in enumerate(shape)
+    ]
+    return tuple(mesh)
+
+
+# -- functions ---------------------------------------------------------------------------------
+
+
+_sum: Any = np.add.reduce  # what np.sum comes to, by a shorter way
+
+
+def total(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """Σ x over `axis` (None: all). Small integers widen as in NumPy; narrow floats add in float32.
+
+    In its own dtype a sum of ones stops growing at 2048 (float16) or 256 (bfloat16).
+    """
+    if _is_narrow(x.dtype):
+        wide = x.astype(np.float32)
+        return np.asarray(_sum(wide, axis=axis, keepdims=keepdims)).astype(x.dtype)
+    return _sum(x, axis=axis, keepdims=keepdims)
+
+
+def einsum(subscripts: str, *arrays: Array) -> Array:
+    """The sum of products that `subscripts` spells: a letter per axis, commas, "->" and letters.
+
+    Extents of 1 broadcast. Arrays of one dtype give that dtype; 16- and 8-bit floats add up in
+    float32.
+    """
+    wide = [a.astype(np.float32) if _is_narrow(a.dtype) else a for a in arrays]
+    # of three arrays or more two at a time, which allocates but does not multiply out
+    summed = np.einsum(subscripts, *wide, optimize=len(arrays) > 2)
+    dtypes = {array.dtype for array in arrays}
+    return summed.astype(dtypes.pop(), copy=False) if len(dtypes) == 1 else summed
 
 
 def sigmoid(x: Array) -> Array:

@@ -7,7 +7,6 @@ from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.dtypes import is_floating
 from needle.errors import OptionError
 from needle.ops.elementwise import REAL, erf, exp, sign
 
@@ -37,7 +36,7 @@ class ReLU(TensorOp):
     expects = REAL
 
     def compute(self, x: Array) -> Array:
-        return array_api.maximum(x, x.dtype.type(0))
+        return array_api.maximum(x, primitives.scalar_for(x, 0))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad * sign(node)  # 0 or 1; and a graph, through which the slope is 0
@@ -111,7 +110,7 @@ class Softplus(TensorOp):
     expects = REAL
 
     def compute(self, x: Array) -> Array:
-        positive = array_api.maximum(x, x.dtype.type(0))
+        positive = array_api.maximum(x, primitives.scalar_for(x, 0))
         return positive + array_api.log1p(array_api.exp(-array_api.abs(x)))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -144,11 +143,12 @@ class GELU(TensorOp):
         self.approximate = approximate
 
     def compute(self, x: Array) -> Array:
+        return primitives.in_float32(self._of_wide, x)
+
+    def _of_wide(self, x: Array) -> Array:
         if self.approximate == "none":
-            y = x * ((primitives.erf(x * _SQRT_HALF) + 1) * 0.5)
-        else:
-            y = x * ((array_api.tanh(_TANH_SCALE * (x + _TANH_CUBIC * x * x * x)) + 1) * 0.5)
-        return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
+            return x * ((primitives.erf(x * _SQRT_HALF) + 1) * 0.5)
+        return x * ((array_api.tanh(_TANH_SCALE * (x + _TANH_CUBIC * x * x * x)) + 1) * 0.5)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs

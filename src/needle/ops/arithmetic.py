@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api
+from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, describe
 from needle.ops.broadcasting import unbroadcast
@@ -53,10 +53,6 @@ class ScalarOp(TensorOp):
             scalar = float(scalar)  # a Fraction; NumPy would make objects of it
         self.scalar: Any = scalar
 
-    def _number(self, a: Array) -> Any:
-        """The scalar; for a bfloat16 array in its dtype, as a plain one promotes to float32."""
-        return self.scalar if a.dtype.kind != "V" else a.dtype.type(self.scalar)
-
 
 class EWiseAdd(TensorOp):
     """y = a + b, elementwise.
@@ -92,7 +88,7 @@ class AddScalar(ScalarOp):
     name = "add_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a + self._number(a)
+        return a + primitives.scalar_for(a, self.scalar)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad
@@ -134,7 +130,7 @@ class MulScalar(ScalarOp):
     name = "mul_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a * self._number(a)
+        return a * primitives.scalar_for(a, self.scalar)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad * self.scalar
@@ -176,7 +172,7 @@ class DivScalar(ScalarOp):
     name = "divide_scalar"
 
     def compute(self, a: Array) -> Array:
-        return a / self._number(a)
+        return a / primitives.scalar_for(a, self.scalar)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad / self.scalar
@@ -199,10 +195,8 @@ class EWisePow(TensorOp):
     expects = TOGETHER
 
     def compute(self, a: Array, b: Array) -> Array:
-        if is_integer(a.dtype) and is_integer(b.dtype) and (b < 0).any():
-            raise DTypeError(
-                f"power: expected floats for negative exponents, got {describe(a, b)}."
-            )
+        if is_integer(a.dtype) and is_integer(b.dtype):
+            primitives.require(b >= 0, lambda: _negative_exponents(a, b))
         return array_api.power(a, b)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -221,6 +215,10 @@ class EWisePow(TensorOp):
         return da, db
 
 
+def _negative_exponents(a: Array, b: Array) -> DTypeError:
+    return DTypeError(f"power: expected floats for negative exponents, got {describe(a, b)}.")
+
+
 def power(a: Tensor, b: Tensor) -> Tensor:
     """a ** b, elementwise."""
     return EWisePow()(a, b)
@@ -235,7 +233,7 @@ class PowerScalar(ScalarOp):
     def compute(self, a: Array) -> Array:
         if is_integer(a.dtype) and isinstance(self.scalar, int) and self.scalar < 0:
             raise DTypeError(f"power_scalar: expected {self.expects}, got {describe(a)}.")
-        return a ** self._number(a)
+        return a ** primitives.scalar_for(a, self.scalar)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         if self.scalar == 0:

@@ -1,4 +1,4 @@
-"""Axes, indices along them, and broadcasting: what several operators need, once."""
+"""Axes and broadcasting: what several operators need, once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from needle.autograd.tensor import Tensor
-from needle.backend_selection import Array, array_api
 from needle.dtypes import is_floating
 from needle.errors import AxisError, DTypeError
 
-__all__ = ["Axes", "along", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = ["Axes", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
 
 Axes = int | Sequence[int] | None
 
@@ -48,18 +47,6 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
     return normalize_axes(op, axis, ndim)[0]
 
 
-def along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ...]:
-    """An index that runs over every axis in step, and along `axis` through `indices`."""
-    axis = normalize_axis("take_along", axis, len(shape))
-    if len(indices.shape) != len(shape):
-        raise ValueError(f"expected indices with {len(shape)} axes, got {len(indices.shape)}")
-    mesh = []
-    for position, extent in enumerate(shape):
-        line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
-        mesh.append(indices if position == axis else array_api.arange(extent).reshape(line))
-    return tuple(mesh)
-
-
 def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tensor:
     """Undo a reduction's loss of axes, so that it broadcasts: `axes` back with length 1."""
     if reduced.ndim == 0:
@@ -70,14 +57,14 @@ def expand_reduced(reduced: Tensor, axes: tuple[int, ...], like: Tensor) -> Tens
 
 def unbroadcast(grad: Any, like: Any) -> Any:
     """The adjoint of broadcasting and of type promotion: sum `grad` down to what `like` is."""
-    data, target = grad.realize_cached_data(), like.realize_cached_data()
-    given, wanted = data.shape, target.shape
+    given, wanted = grad.shape, like.shape
     if given != wanted:
         new = len(given) - len(wanted)
         stretched = [new + i for i, n in enumerate(wanted) if n == 1 and given[new + i] != 1]
         grad = grad.sum((*range(new), *stretched), keepdims=new == 0)
         if new and stretched:
             grad = grad.reshape(wanted)
-    if data.dtype != target.dtype and is_floating(target.dtype):
-        grad = grad.astype(target.dtype)
+    dtype = like.dtype
+    if grad.dtype != dtype and is_floating(dtype):
+        grad = grad.astype(dtype)
     return grad

@@ -44,14 +44,15 @@ __all__ = [
 ]
 
 
-def _operand(value: Any, like: Any) -> Any:
-    """`value` as a Tensor; a number takes the dtype of `like` if that can hold it."""
+def _operand(value: Any, like: Any, *others: Any) -> Any:
+    """`value` as a Tensor on the others' device; a number takes like's dtype if it fits."""
     if isinstance(value, Value):
         return value
+    device = next((x.device for x in (like, *others) if isinstance(x, Tensor)), None)
     dtype = None
     if isinstance(value, (int, float)) and isinstance(like, Tensor):
         dtype = like.dtype if is_floating(like.dtype) or _holds(like.dtype, value) else None
-    return Tensor.make_const(primitives.from_numpy(value, dtype))
+    return Tensor.make_const(primitives.from_numpy(value, dtype, device))
 
 
 def _holds(dtype: Any, value: float) -> bool:
@@ -279,4 +280,6 @@ class Where(TensorOp):
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition holds, else b; a number takes the dtype of the other."""
-    return Where()(_operand(condition, None), _operand(a, b), _operand(b, a))
+    return Where()(
+        _operand(condition, None, a, b), _operand(a, b, condition), _operand(b, a, condition)
+    )

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api, primitives
+from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, ShapeError, describe
-from needle.ops.broadcasting import along, normalize_axis
+from needle.ops.broadcasting import normalize_axis
 
 __all__ = [
     "GetItem",
@@ -30,15 +30,15 @@ __all__ = [
 _TENSOR = "a Tensor, given as an input"
 
 
-def _split_index(index: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
-    """`index` with a mark in place of each Tensor or array, and those as Tensors."""
+def _split_index(index: Any, device: Device | None = None) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """`index` with a mark in place of each Tensor or array, and those as Tensors on `device`."""
     template: list[Any] = []
     tensors: list[Tensor] = []
     for part in index if isinstance(index, tuple) else (index,):
         if isinstance(part, (list, tuple, range)):
-            part = Tensor(part, dtype=None if len(part) else np.int64)
-        elif isinstance(part, np.ndarray):
-            part = Tensor(part)
+            part = Tensor(part, device=device, dtype=None if len(part) else np.int64)
+        elif isinstance(part, (np.ndarray, NDArray)):
+            part = Tensor(part, device=device)
         if isinstance(part, Tensor):
             if not is_integer(part.dtype) and part.dtype != np.bool_:
                 raise DTypeError(
@@ -71,7 +71,7 @@ class GetItem(TensorOp):
         self.expects = f"an index within its shape (the index is {_shown(template)})"
 
     def compute(self, x: Array, *arrays: Array) -> Array:
-        return x[_join_index(self.template, arrays)]
+        return primitives.index(x, _join_index(self.template, arrays))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, *indices = node.inputs
@@ -84,7 +84,7 @@ def _shown(template: tuple[Any, ...]) -> str:
 
 def getitem(a: Tensor, index: Any) -> Tensor:
     """a[index], by NumPy's rules; Tensors of integers or bools may stand in the index."""
-    template, tensors = _split_index(index)
+    template, tensors = _split_index(index, a.device)
     return GetItem(template)(a, *tensors)
 
 
@@ -101,9 +101,7 @@ class ScatterAdd(TensorOp):
 
     def compute(self, x: Array, *arrays: Array) -> Array:
         if not arrays:  # slices name no place twice
-            out = array_api.zeros(self.shape, dtype=x.dtype)
-            out[self.template] = x
-            return out
+            return primitives.put(self.shape, self.template, x)
         return primitives.scatter_add(self.shape, _join_index(self.template, arrays), x)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -135,7 +133,7 @@ class TakeAlong(TensorOp):
         if not is_integer(indices.dtype) or x.ndim != indices.ndim:
             kind = ShapeError if is_integer(indices.dtype) else DTypeError
             raise kind(f"take_along: expected {self.expects}, got {describe(x, indices)}.")
-        return x[along(x.shape, indices, self.axis)]
+        return primitives.take_along(x, indices, normalize_axis(self.name, self.axis, x.ndim))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, indices = node.inputs
@@ -151,14 +149,17 @@ class ScatterAlong(TensorOp):
         self.shape, self.axis = shape, axis
 
     def compute(self, x: Array, indices: Array) -> Array:
-        return primitives.scatter_add(self.shape, along(self.shape, indices, self.axis), x)
+        axis = normalize_axis(self.name, self.axis, len(self.shape))
+        return primitives.scatter_along(self.shape, indices, axis, x)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return TakeAlong(self.axis)(out_grad, node.inputs[1]), None
 
 
-def _index_tensor(indices: Any) -> Tensor:
-    return indices.detach() if isinstance(indices, Tensor) else Tensor(indices, requires_grad=False)
+def _index_tensor(indices: Any, device: Device) -> Tensor:
+    if isinstance(indices, Tensor):
+        return indices.detach()
+    return Tensor(indices, device=device, requires_grad=False)
 
 
 def take_along(a: Tensor, indices: Any, axis: int) -> Tensor:
@@ -166,7 +167,7 @@ def take_along(a: Tensor, indices: Any, axis: int) -> Tensor:
 
     As `numpy.take_along_axis`: the other axes broadcast.
     """
-    return TakeAlong(axis)(a, _index_tensor(indices))
+    return TakeAlong(axis)(a, _index_tensor(indices, a.device))
 
 
 def gather(a: Tensor, axis: int, indices: Any) -> Tensor:
@@ -174,7 +175,7 @@ def gather(a: Tensor, axis: int, indices: Any) -> Tensor:
 
     Along the other axes `indices` may be shorter than `a`.
     """
-    indices = _index_tensor(indices)
+    indices = _index_tensor(indices, a.device)
     axis = normalize_axis("gather", axis, a.ndim)
     if indices.ndim != a.ndim or any(
         m > n for i, (m, n) in enumerate(zip(indices.shape, a.shape, strict=True)) if i != axis

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from needle.autograd.tensor import Tensor, TensorOp
-from needle.backend_selection import Array, array_api
-from needle.dtypes import is_floating
+from needle.backend_selection import Array, array_api, primitives
 from needle.errors import DTypeError, OptionError, ShapeError, describe
 from needle.ops.broadcasting import unbroadcast
 
@@ -111,7 +111,7 @@ class Einsum(TensorOp):
                     f"einsum: expected equal extents along the axes of one letter in {term!r}, "
                     f"got {describe(array)}."
                 )
-        return _products_summed(f"{','.join(terms)}->{output}", arrays)
+        return primitives.einsum(f"{','.join(terms)}->{output}", *arrays)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         tensors = node.inputs
@@ -171,19 +171,6 @@ _SUBSCRIPTS = re.compile(r"[a-zA-Z,.]*(->[a-zA-Z.]*)?")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def _products_summed(subscripts: str, arrays: Sequence[Array]) -> Array:
-    """The einsum; 16- and 8-bit floats are float32 on the way, as in `primitives.in_float32`."""
-    wide = [_at_least_float32(array) for array in arrays]
-    total = array_api.einsum(subscripts, *wide, optimize=len(arrays) > 2)
-    dtypes = {array.dtype for array in arrays}
-    return total.astype(dtypes.pop(), copy=False) if len(dtypes) == 1 else total
-
-
-def _at_least_float32(array: Array) -> Array:
-    narrow = is_floating(array.dtype) and array.dtype.itemsize < 4
-    return array.astype(array_api.float32) if narrow else array
-
-
 def _onto_diagonal(line: Tensor, letters: str, term: str, extents: dict[str, int]) -> Tensor:
     """Zeros but where equal letters of `term` have equal indices; there, `line`."""
     free = iter(c for c in _LETTERS if c not in term)
@@ -194,8 +181,8 @@ def _onto_diagonal(line: Tensor, letters: str, term: str, extents: dict[str, int
             continue
         fresh = next(free)
         renamed += fresh
-        eye = array_api.eye(extents[c], dtype=line.dtype)
-        masks.append(Tensor(eye, requires_grad=False))
+        eye = np.eye(extents[c])
+        masks.append(Tensor(eye, device=line.device, dtype=line.dtype, requires_grad=False))
         mask_terms.append(c + fresh)
     return einsum(f"{','.join([letters, *mask_terms])}->{renamed}", line, *masks)
 

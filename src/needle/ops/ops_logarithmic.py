@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.dtypes import is_floating
+from needle.dtypes import is_floating, is_integer
 from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
 from needle.ops.elementwise import exp
 
@@ -26,33 +24,41 @@ __all__ = [
 ]
 
 
-def _largest(x: Array, axes: tuple[int, ...]) -> Array:
-    """The largest element along `axes`, which stay at length 1: what to take out before exp."""
-    if not is_floating(x.dtype):
-        x = x.astype(array_api.float64)
-    nothing = {"initial": -array_api.inf} if x.size == 0 else {}
-    return x.max(axis=axes, keepdims=True, **nothing)
+# What follows runs under `primitives.quietly`: inf - inf and log 0 are meant.
+
+
+def _as_floats(x: Array) -> Array:
+    return x if is_floating(x.dtype) else x.astype("float64")
 
 
 def _less_largest(x: Array, axes: tuple[int, ...]) -> Array:
-    """x less its largest element; NaN in a slice where that is infinite."""
-    with np.errstate(invalid="ignore"):
-        return x - _largest(x, axes)
+    """x less its largest element along `axes`; NaN in a slice where that is infinite."""
+    x = _as_floats(x)
+    return x - array_api.max(x, axis=axes, keepdims=True) if x.size else x
 
 
 def _log_sum(shifted: Array, axes: tuple[int, ...]) -> Array:
     """log Σ exp, with the axes at length 1; -inf of nothing, and of nothing but -inf."""
-    with np.errstate(divide="ignore"):
-        return array_api.log(_sum(array_api.exp(shifted), axes))
+    return array_api.log(primitives.total(array_api.exp(shifted), axes, True))
+
+
+def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
+    x = _as_floats(x)
+    if x.size == 0:
+        return _log_sum(x, axes)
+    largest = array_api.max(x, axis=axes, keepdims=True)
+    shift = array_api.where(array_api.isfinite(largest), largest, primitives.scalar_for(x, 0))
+    return _log_sum(x - shift, axes) + shift
+
+
+def _log_softmax(x: Array, axes: tuple[int, ...]) -> Array:
+    shifted = _less_largest(x, axes)
+    return shifted - _log_sum(shifted, axes)
 
 
 def _softmax(x: Array, axes: tuple[int, ...]) -> Array:
     powers = array_api.exp(_less_largest(x, axes))
-    return powers / _sum(powers, axes)
-
-
-def _sum(x: Array, axes: tuple[int, ...]) -> Array:
-    return primitives.in_float32(array_api.sum, x, axis=axes, keepdims=True)
+    return powers / primitives.total(powers, axes, True)
 
 
 class LogSumExp(TensorOp):
@@ -67,9 +73,7 @@ class LogSumExp(TensorOp):
 
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsumexp", self.axes, x.ndim)
-        largest = _largest(x, axes)
-        shift = array_api.where(array_api.isfinite(largest), largest, 0).astype(largest.dtype)
-        result = _log_sum(x - shift, axes) + shift
+        result = primitives.quietly(_log_sum_exp, x, axes)
         return result if self.keepdims else array_api.squeeze(result, axis=axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -83,17 +87,22 @@ def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
     return LogSumExp(axes, keepdims)(a)
 
 
-def _at_class(shape: tuple[int, ...], classes: Array) -> tuple[Array, ...]:
-    """The index of each row's class. NumPy itself refuses ids that are too large."""
-    if classes.shape != (shape[0], 1):
-        raise ValueError(f"expected class ids of shape {(shape[0], 1)}, got {classes.shape}")
-    if shape[0] and classes.min() < 0:
-        raise IndexError(f"class id {classes.min()}")
-    return array_api.arange(shape[0])[:, None], classes
+def _require_class_ids(z: Array, classes: Array) -> None:
+    """Ids that are too large are refused where they index."""
+    if z.ndim != 2 or classes.shape != (z.shape[0], 1):
+        raise ValueError(f"class ids of shape {classes.shape}")
+    if not is_integer(classes.dtype):
+        raise TypeError(f"class ids of dtype {classes.dtype}")
+    primitives.require(classes >= 0, lambda: IndexError("a class id below 0"))
+
+
+def _cross_entropy(z: Array, classes: Array) -> Array:
+    shifted = _less_largest(z, (1,))
+    return _log_sum(shifted, (1,)) - primitives.take_along(shifted, classes, 1)
 
 
 def _average(x: Array) -> Array:
-    return x.sum() / x.size
+    return primitives.total(x) / x.size
 
 
 class CrossEntropy(TensorOp):
@@ -110,8 +119,8 @@ class CrossEntropy(TensorOp):
         self.mean = mean
 
     def compute(self, z: Array, classes: Array) -> Array:
-        shifted = _less_largest(z, (1,))
-        rows = _log_sum(shifted, (1,)) - shifted[_at_class(shifted.shape, classes)]
+        _require_class_ids(z, classes)
+        rows = primitives.quietly(_cross_entropy, z, classes)
         return primitives.in_float32(_average, rows) if self.mean else rows
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
@@ -131,9 +140,8 @@ class SoftmaxMinusOneHot(TensorOp):
     expects = CrossEntropy.expects
 
     def compute(self, z: Array, classes: Array) -> Array:
-        y = _softmax(z, (1,))
-        y[_at_class(y.shape, classes)] -= 1
-        return y
+        _require_class_ids(z, classes)
+        return primitives.add_along(primitives.quietly(_softmax, z, (1,)), classes, 1, -1)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         p = softmax(node.inputs[0], 1)
@@ -162,8 +170,7 @@ class LogSoftmax(TensorOp):
 
     def compute(self, x: Array) -> Array:
         axes = normalize_axes("logsoftmax", self.axis, x.ndim)
-        shifted = _less_largest(x, axes)
-        return shifted - _log_sum(shifted, axes)
+        return primitives.quietly(_log_softmax, x, axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return out_grad - exp(node) * out_grad.sum(self.axis, keepdims=True)
@@ -185,7 +192,8 @@ class Softmax(TensorOp):
         self.axis = axis
 
     def compute(self, x: Array) -> Array:
-        return _softmax(x, normalize_axes("softmax", self.axis, x.ndim))
+        axes = normalize_axes("softmax", self.axis, x.ndim)
+        return primitives.quietly(_softmax, x, axes)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         return node * (out_grad - (out_grad * node).sum(self.axis, keepdims=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import needle
 from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.backend_selection import Array, array_api
+from needle.backend_selection import Array, array_api, primitives
 from needle.errors import DTypeError, OutOfRangeError, ShapeError, describe
 from needle.ops.arithmetic import AddScalar
 from needle.ops.broadcasting import normalize_axis, unbroadcast
@@ -139,7 +139,7 @@ class Split(TensorTupleOp):
         axis = normalize_axis("split", self.axis, len(x.shape))
         before = (slice(None),) * axis
         places = [(*before, i) for i in range(x.shape[axis])]
-        return tuple([x[place] for place in places])
+        return tuple([primitives.index(x, place) for place in places])
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         return stack(out_grad, self.axis)

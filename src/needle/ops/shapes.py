@@ -89,7 +89,7 @@ class Permute(TensorOp):
         return order
 
     def compute(self, x: Array) -> Array:
-        return array_api.transpose(x, self._order(x))
+        return array_api.permute_dims(x, self._order(x))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         order = self._order(node)
