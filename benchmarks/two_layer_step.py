@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from interleaved import compare
 
 import needle as ndl
 from needle import nn, optim
@@ -157,31 +156,6 @@ def require_same_losses(ours: Step, by_hand: Step) -> None:
     np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
-def milliseconds(step: Step, repeats: int) -> float:
-    """The time of one step, averaged over `repeats`."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return (time.perf_counter() - start) / repeats * 1e3
-
-
-def compare(ours: Step, by_hand: Step, rounds: int, repeats: int = 25) -> dict[str, float]:
-    """Medians in ms, and the quartiles of the ratio, over rounds in which both take a turn."""
-    pairs = []
-    for round_number in range(rounds):
-        turn = (ours, by_hand) if round_number % 2 else (by_hand, ours)
-        times = {step: milliseconds(step, repeats) for step in turn}
-        pairs.append((times[ours], times[by_hand]))
-    low, ratio, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-    return {
-        "needle_ms": statistics.median(a for a, _ in pairs),
-        "numpy_ms": statistics.median(b for _, b in pairs),
-        "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
-    }
-
-
 def main() -> None:
     """Run both pairs and print one line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,11 +166,10 @@ def main() -> None:
     problem, results = Problem(options.batch), {}
     for name, (make_ours, make_by_hand) in PAIRS.items():
         require_same_losses(make_ours(problem), make_by_hand(problem))
-        results[name] = found = compare(make_ours(problem), make_by_hand(problem), options.rounds)
-        print(
-            f"{name}: needle {found['needle_ms']:.3f} ms, by hand {found['numpy_ms']:.3f} ms, "
-            f"ratio {found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f})"
-        )
+        steps = {"needle": make_ours(problem), "by hand": make_by_hand(problem)}
+        found = compare(steps, options.rounds, 2e-2)
+        results[name] = found.as_dict()
+        print(found.line(name))
     if options.json:
         options.json.write_text(json.dumps({"batch": options.batch, **results}, indent=2) + "\n")
 

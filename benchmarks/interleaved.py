@@ -1,0 +1,79 @@
+"""Timing contenders against each other: they take turns in one process, and ratios are quoted.
+
+Absolute times mean little on a shared machine, and a drift of its speed hits whoever is at it. So
+every round times each contender once, in an order that turns from round to round, and the ratio is
+taken within the round.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Contender = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Median seconds of each contender, and the first one's ratio to each: quartiles."""
+
+    seconds: dict[str, float]
+    ratios: dict[str, tuple[float, float, float]]  # low, median, high
+
+    def line(self, label: str) -> str:
+        """One line: times, and ratios with their quartiles."""
+        times = "  ".join(f"{name} {_time(t)}" for name, t in self.seconds.items())
+        ratios = "  ".join(
+            f"/{name} {median:.2f} ({low:.2f}-{high:.2f})"
+            for name, (low, median, high) in self.ratios.items()
+        )
+        return f"{label:<34} {times}   ratio {ratios}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For a JSON file."""
+        return {"seconds": self.seconds, "ratios": self.ratios}
+
+
+def _time(seconds: float) -> str:
+    for unit, scale in (("s ", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:7.2f} {unit}"
+    return f"{seconds * 1e9:7.0f} ns"
+
+
+def compare(
+    contenders: Mapping[str, Contender], rounds: int = 21, at_least: float = 2e-3
+) -> Result:
+    """Time the contenders in turns; each turn repeats its call for `at_least` seconds."""
+    names = list(contenders)
+    repeats = {name: _repeats(contenders[name], at_least) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            times[name].append(_timed(contenders[name], repeats[name]))
+    first = times[names[0]]
+    ratios = {}
+    for name in names[1:]:
+        low, median, high = statistics.quantiles(
+            [a / b for a, b in zip(first, times[name], strict=True)], n=4
+        )
+        ratios[name] = (low, median, high)
+    return Result({name: statistics.median(t) for name, t in times.items()}, ratios)
+
+
+def _repeats(contender: Contender, at_least: float) -> int:
+    contender()
+    once = min(_timed(contender, 1) for _ in range(3))
+    return max(1, int(at_least / max(once, 1e-8)))
+
+
+def _timed(contender: Contender, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        contender()
+    return (time.perf_counter() - start) / repeats

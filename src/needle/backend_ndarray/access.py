@@ -1,0 +1,293 @@
+"""x[key] and x[key] = value: views for ints and slices, gathers and scatters for arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray import indexing
+from needle.backend_ndarray.creation import arange, array, fill_plan, filled
+from needle.backend_ndarray.elementwise import as_operand, broadcast_shapes, one_device
+from needle.backend_ndarray.layout import Layout, Shape, normalize_axes
+from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.plans import Plan, Plans, checked
+from needle.backend_ndarray.promotion import stored
+from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
+
+__all__ = [
+    "along",
+    "assign",
+    "getitem",
+    "index",
+    "put",
+    "scatter_add",
+    "scatter_along",
+    "setitem",
+    "take_along",
+]
+
+_assignments = Plans()
+_gathers = Plans()
+_scatters = Plans()
+
+
+def getitem(x: NDArray, key: Any) -> NDArray:
+    """x[key]; an int leaves an axis of length 1, which NumPy takes away."""
+    if indexing.is_basic(key):
+        return x._view(indexing.basic_view(x._layout, key, True))
+    return index(x, indexing.ints_as_slices(key, x.shape))
+
+
+def index(x: NDArray, key: Any) -> NDArray:
+    """x[key] by NumPy's rules: ints drop their axes; a view if the key has no arrays."""
+    if indexing.is_basic(key):
+        return x._view(indexing.basic_view(x._layout, key, False))
+    form = indexing.split_advanced(_on_device(key, x), x.shape, _nonzero)
+    view = x._view(indexing.basic_view(x._layout, form.basic, False)).permute(form.order)
+    return _gather(view, form.arrays, form.first)
+
+
+def _on_device(key: Any, x: NDArray) -> tuple[Any, ...]:
+    """The key with NDArrays of x's device for lists and NumPy arrays."""
+    parts = key if isinstance(key, tuple) else (key,)
+    result: list[Any] = []
+    for part in parts:
+        if isinstance(part, (list, range)):
+            part = np.asarray(part, dtype=None if len(part) else np.int64)
+        if isinstance(part, (np.ndarray, np.bool_, bool)):
+            values = np.asarray(part)
+            part = array(values, values.dtype, x.device)
+        if isinstance(part, NDArray) and part.device != x.device:
+            one_device("getitem", [x, part])
+        result.append(part)
+    return tuple(result)
+
+
+def _nonzero(mask: NDArray) -> tuple[NDArray, ...]:
+    """Where a mask is true: its data decides on the result's shape."""
+    return tuple([array(i, "int64", mask.device) for i in np.nonzero(np.asarray(mask))])
+
+
+def _gather(x: NDArray, indices: Sequence[NDArray], axis: int) -> NDArray:
+    views = _index_views(x, indices)
+    key = (x._layout, axis, *[i._layout for i in views])
+    plan = _gathers.get(key)
+    if plan is None:
+        where = views[0].shape
+        shape = x.shape[:axis] + where + x.shape[axis + len(views) :]
+        device = one_device("getitem", [x, *views])
+        out = Layout.of(device, x.dtype, shape)
+        run = device.gather(x._layout, [i._layout for i in views], axis, out)
+        plan = _gathers.keep(key, Plan(out, checked("getitem", run, out)))
+    return new_array(plan.layout, _run("getitem", plan, x, views, x.shape[axis:]))
+
+
+def _index_views(x: NDArray, indices: Sequence[Any]) -> list[NDArray]:
+    """Index arrays as int64, of one shape."""
+    arrays = [i if i.dtype == np.int64 else i.astype("int64") for i in indices]
+    shape = broadcast_shapes("getitem", arrays)
+    return [i if i.shape == shape else i.broadcast_to(shape) for i in arrays]
+
+
+def _run(
+    name: str, plan: Plan, x: NDArray, indices: Sequence[NDArray], extents: Sequence[int]
+) -> Any:
+    arguments: list[Any] = [x._memory, x._offset]
+    for i in indices:
+        arguments += (i._memory, i._offset)
+    try:
+        return plan.run(*arguments)
+    except IndexError as error:
+        if not error.args or not isinstance(error.args[0], int):
+            raise
+        raise _out_of_range(name, error.args[0], indices, extents) from None
+
+
+def _out_of_range(
+    name: str, position: int, indices: Sequence[NDArray], extents: Sequence[int]
+) -> OutOfRangeError:
+    """Which index it was, and where it should have been."""
+    for i, extent in zip(indices, extents, strict=False):
+        number = int(np.asarray(i).reshape(-1)[position])
+        if not -extent <= number < extent:
+            return _outside(name, number, extent)
+    return OutOfRangeError(f"{name}: expected indices within {tuple(extents)}.")
+
+
+def _outside(name: str, index: int, extent: int) -> OutOfRangeError:
+    return OutOfRangeError(f"{name}: expected indices in [{-extent}, {extent}), got {index}.")
+
+
+def scatter_add(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
+    """Zeros of `shape` with `values` added at `key`; places named twice get both."""
+    shape = tuple(shape)
+    if indexing.is_basic(key):
+        return put(shape, key, values)
+    form = indexing.split_advanced(_on_device(key, values), shape, _nonzero)
+    whole = filled("scatter_add", Layout.of(values.device, values.dtype, shape), 0)
+    view = whole._view(indexing.basic_view(whole._layout, form.basic, False)).permute(form.order)
+    added = _scatter(view.shape, form.arrays, form.first, values)
+    _assign_view(view, added)
+    return whole
+
+
+def _scatter(
+    shape: tuple[int, ...], indices: Sequence[NDArray], axis: int, values: NDArray
+) -> NDArray:
+    views = _index_views(values, indices)
+    where = views[0].shape
+    values = values.broadcast_to(shape[:axis] + where + shape[axis + len(views) :])
+    key = (values._layout, shape, axis, *[i._layout for i in views])
+    plan = _scatters.get(key)
+    if plan is None:
+        device = one_device("scatter_add", [values, *views])
+        out = Layout.of(device, values.dtype, shape)
+        run = device.scatter_add(values._layout, [i._layout for i in views], axis, out)
+        plan = _scatters.keep(key, Plan(out, checked("scatter_add", run, out)))
+    return new_array(plan.layout, _run("scatter_add", plan, values, views, shape[axis:]))
+
+
+def put(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
+    """Zeros of `shape` with `values` at a key of ints and slices, which drop axes as NumPy's."""
+    out = filled("put", Layout.of(values.device, values.dtype, tuple(shape)), 0)
+    _assign_view(out._view(indexing.basic_view(out._layout, key, False)), values)
+    return out
+
+
+def setitem(x: NDArray, key: Any, value: Any) -> None:
+    """x[key] = value, written through to the memory that x shares with its views.
+
+    value   a number, or an array that broadcasts to the place or has as many elements
+    """
+    if indexing.is_basic(key):
+        assign(x, key, value)
+        return
+    _set_advanced(x, key, value)
+
+
+def assign(x: NDArray, key: Any, value: Any) -> None:
+    """x[key] = value for a key without arrays."""
+    _assign_view(x._view(indexing.basic_view(x._layout, key, True)), value)
+
+
+def _assign_view(place: NDArray, value: Any) -> None:
+    value = value if isinstance(value, NDArray) else as_operand("setitem", value, place)
+    if not isinstance(value, NDArray):
+        plan = fill_plan(place._layout)
+        plan.run(place._memory, place._offset, stored(value, place.dtype))
+        return
+    if one_device("setitem", [place, value]) != place.device:
+        value._shared()  # has no data, which it says
+    source = _fitted(place, value)
+    if _may_overlap(source, place):
+        source = source.astype(source.dtype)
+    key = (source._layout, place._layout)
+    plan = _assignments.find(key, lambda: _assign_plan(source._layout, place._layout))
+    plan.run(source._memory, source._offset, place._memory, place._offset)
+
+
+def _assign_plan(source: Layout, place: Layout) -> Plan:
+    if any(n > 1 and not step for n, step in zip(place.shape, place.strides, strict=True)):
+        raise OptionError(
+            f"setitem: expected an element of its own at each place of {describe(place)}, got "
+            f"strides {place.strides}, of a broadcast array. Use compact()."
+        )
+    device: Any = place.device
+    return Plan(place, device.assign(source, place))
+
+
+def _may_overlap(source: NDArray, place: NDArray) -> bool:
+    """Whether writing to `place` may change what is yet to be read of `source`."""
+    if not place.device.has_memory:
+        return source._memory is place._memory
+    if not place.size:
+        return False
+    begin, end = _bytes_of(source)
+    start, stop = _bytes_of(place)
+    if source._layout is place._layout and begin == start:
+        return False  # each element is read before it is written, and only then
+    return begin < stop and start < end
+
+
+def _bytes_of(x: NDArray) -> tuple[int, int]:
+    """The addresses between which an array's elements lie."""
+    first, last = x._layout.reach()
+    start, itemsize = x.device.address(x._memory), x._layout.itemsize
+    return start + (x._offset + first) * itemsize, start + (x._offset + last + 1) * itemsize
+
+
+def _fitted(place: NDArray | Layout, value: NDArray) -> NDArray:
+    """`value` in the place's shape: broadcast, or rearranged where it has as many elements."""
+    if value.shape == place.shape:
+        return value
+    extra = value.ndim - place.ndim
+    if extra > 0 and value.size != place.size and value.shape[:extra] == (1,) * extra:
+        value = value.reshape(value.shape[extra:])
+    try:
+        return value.broadcast_to(place.shape)
+    except ShapeError:
+        if value.size != place.size:
+            raise ShapeError(
+                f"setitem: expected a value that fits {describe(place)}, got {describe(value)}."
+            ) from None
+        return value.reshape(place.shape)
+
+
+def _set_advanced(x: NDArray, key: Any, value: Any) -> None:
+    """Where the key has arrays: through NumPy, on the device's own memory."""
+    whole = x._shared()
+    parts = [
+        np.asarray(part) if isinstance(part, NDArray) else part
+        for part in indexing.ints_as_slices(key, x.shape)
+    ]
+    form = indexing.split_advanced(tuple(parts), x.shape, np.nonzero)
+    for index, extent in zip(form.arrays, form.extents, strict=True):
+        wrong = index[(index < -extent) | (index >= extent)]
+        if wrong.size:
+            raise _outside("setitem", wrong[0], extent)
+    basic = (*form.basic, ...)  # which makes it a view even of a 0-d array
+    view = whole[basic].transpose(form.order)
+    after = view.shape[form.first + len(form.arrays) :]
+    place = view.shape[: form.first] + form.shape + after
+    with np.errstate(all="ignore"):  # NaN as an integer
+        view[(slice(None),) * form.first + form.arrays] = _values_for(x, place, value)
+
+
+def _values_for(x: NDArray, shape: Shape, value: Any) -> Any:
+    """What is written to places of that shape in x: a number, or a NumPy array that fits."""
+    value = value if isinstance(value, NDArray) else as_operand("setitem", value, x)
+    if not isinstance(value, NDArray):
+        return stored(value, x.dtype)
+    one_device("setitem", [x, value])
+    if _may_overlap(value, x):
+        value = value.astype(value.dtype)
+    return np.asarray(_fitted(Layout.of(x.device, x.dtype, shape), value))
+
+
+def take_along(x: NDArray, indices: NDArray, axis: int) -> NDArray:
+    """y[..., j, ...] = x[..., indices[..., j, ...], ...] along `axis`; other axes broadcast."""
+    one_device("take_along", [x, indices])
+    return _gather(x, along(x.shape, indices, axis), 0)
+
+
+def scatter_along(shape: Sequence[int], indices: NDArray, axis: int, values: NDArray) -> NDArray:
+    """Zeros of `shape` with `values` added at the places that `take_along` reads."""
+    one_device("scatter_along", [indices, values])
+    return _scatter(tuple(shape), along(shape, indices, axis), 0, values)
+
+
+def along(shape: Sequence[int], indices: NDArray, axis: int) -> tuple[NDArray, ...]:
+    """An index that runs over every axis in step, and along `axis` through `indices`."""
+    (place,) = normalize_axes("take_along", (axis,), len(shape))
+    if indices.ndim != len(shape):
+        raise ShapeError(
+            f"take_along: expected indices with {len(shape)} axes, got {describe(indices)}."
+        )
+    mesh = []
+    for position, extent in enumerate(shape):
+        line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
+        ids = indices if position == place else arange(extent, device=indices.device).reshape(line)
+        mesh.append(ids)
+    return tuple(mesh)

@@ -1,0 +1,194 @@
+"""Arrays from nothing, from values, and on memory that there is."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray import promotion
+from needle.backend_ndarray.device import Device, Scalar
+from needle.backend_ndarray.devices import as_device
+from needle.backend_ndarray.layout import Layout, as_shape
+from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.plans import Plan, Plans, checked, require_memory
+from needle.errors import OutOfRangeError, ShapeError
+
+__all__ = [
+    "arange",
+    "array",
+    "asarray",
+    "empty",
+    "eye",
+    "full",
+    "full_like",
+    "make",
+    "one_hot",
+    "ones",
+    "zeros",
+]
+
+
+def array(a: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """A fresh array with the values of an NDArray, a NumPy array or whatever NumPy makes one of.
+
+    dtype   default float32; of an NDArray, if None: its own
+    device  default: an NDArray's own, else `default_device()`
+    """
+    if isinstance(a, NDArray):
+        to = a.dtype if dtype is None or dtype == "float32" else promotion.as_supported(dtype)
+        return _copied(a, to, a.device if device is None else as_device(device))
+    wanted = promotion.as_supported("float32" if dtype is None else dtype)
+    return _uploaded(np.asarray(a), wanted, as_device(device))
+
+
+def asarray(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
+    """`a` as an NDArray: itself if it is one, else a copy in the dtype that NumPy gives it."""
+    if isinstance(a, NDArray):
+        return a if dtype is None else a.astype(dtype, copy=False)
+    values = np.asarray(a)
+    return _uploaded(values, promotion.as_supported(dtype or values.dtype), as_device(device))
+
+
+def _copied(a: NDArray, dtype: np.dtype[Any], device: Device) -> NDArray:
+    if device not in (a.device, a.device.real):
+        if not a.device.has_memory:
+            return a.to(device).astype(dtype, copy=False)  # type: ignore[no-any-return]
+        return _uploaded(a.numpy(), dtype, device)
+    return a.astype(dtype)  # type: ignore[no-any-return]
+
+
+def _uploaded(values: np.ndarray[Any, Any], dtype: np.dtype[Any], device: Device) -> NDArray:
+    """NumPy's values, converted, in fresh memory of a device."""
+    layout = Layout.of(device, dtype, values.shape)
+    with np.errstate(all="ignore"):
+        if not device.has_memory:
+            return new_array(layout, device.adopt(values.astype(dtype)))
+        memory = memory_for("array", layout)
+        device.view(layout, memory, 0)[...] = values
+    return new_array(layout, memory)
+
+
+def memory_for(name: str, layout: Layout) -> Any:
+    """Fresh memory for what `name` makes."""
+    if layout.device.has_memory:
+        require_memory(name, layout.nbytes)
+    return layout.device.empty_memory(layout)
+
+
+def _layout(name: str, shape: Any, dtype: Any, device: Device | None) -> Layout:
+    try:
+        extents: tuple[int, ...] = (operator.index(shape),)
+    except TypeError:
+        extents = as_shape(name, shape)
+    if any(n < 0 for n in extents):
+        raise ShapeError(f"{name}: expected extents of 0 or more, got {extents}.")
+    kind = promotion.as_supported("float32" if dtype is None else dtype)
+    return Layout.of(as_device(device), kind, extents)
+
+
+def empty(shape: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """An array with arbitrary contents."""
+    layout = _layout("empty", shape, dtype, device)
+    return new_array(layout, memory_for("empty", layout))
+
+
+_fills = Plans()
+
+
+def filled(name: str, layout: Layout, value: Any) -> NDArray:
+    """An array of that layout with one value, which `name` makes."""
+    plan = fill_plan(layout)
+    memory = memory_for(name, layout)
+    plan.run(memory, 0, promotion.stored(value, layout.dtype))
+    return new_array(layout, memory)
+
+
+def fill_plan(layout: Layout) -> Plan:
+    """What writes a number, as `promotion.stored` gives it, to all of an array."""
+    kind = np.int64 if layout.dtype.kind in "iub" else np.float64
+    return _fills.find(
+        layout, lambda: Plan(layout, layout.device.assign(Scalar(np.dtype(kind)), layout))
+    )
+
+
+def full(
+    shape: Any, fill_value: Any, dtype: Any = "float32", device: Device | None = None
+) -> NDArray:
+    """An array filled with one value."""
+    layout = _layout("full", shape, dtype, device)
+    value = fill_value.item() if hasattr(fill_value, "item") else fill_value
+    return filled("full", layout, value)
+
+
+def zeros(shape: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """An array of zeros."""
+    return filled("zeros", _layout("zeros", shape, dtype, device), 0)
+
+
+def ones(shape: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """An array of ones."""
+    return filled("ones", _layout("ones", shape, dtype, device), 1)
+
+
+def full_like(a: NDArray, fill_value: Any, dtype: Any = None) -> NDArray:
+    """An array of the shape, dtype and device of another, filled with one value."""
+    return full(a.shape, fill_value, dtype or a.dtype, a.device)
+
+
+_iotas = Plans()
+
+
+def arange(stop: int, dtype: Any = "int64", device: Device | None = None) -> NDArray:
+    """0, 1, ..., stop - 1."""
+    layout = _layout("arange", (max(0, operator.index(stop)),), dtype, device)
+    plan = _iotas.find(layout, lambda: _iota_plan(layout))
+    return new_array(layout, plan.run())
+
+
+def _iota_plan(layout: Layout) -> Plan:
+    device: Any = layout.device
+    return Plan(layout, checked("arange", device.iota(layout), layout))
+
+
+def eye(n: int, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """The identity matrix."""
+    ids = arange(n, device=device)
+    return (ids.reshape((n, 1)) == ids).astype(dtype)  # type: ignore[no-any-return]
+
+
+def one_hot(n: int, i: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+    """1 at the class ids `i`, else 0; shape `i.shape + (n,)`. Ids are cut off to integers."""
+    with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
+        ids = np.asarray(i).astype(np.int64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < n:
+        raise OutOfRangeError(
+            f"one_hot: expected class ids in 0..{n - 1}, got {ids.min()}..{ids.max()}."
+        )
+    places = array(ids[..., None], "int64", device)
+    return (places == arange(n, device=device)).astype(dtype)  # type: ignore[no-any-return]
+
+
+def make(
+    shape: Sequence[int],
+    strides: Sequence[int] | None,
+    device: Device | None,
+    handle: Any,
+    offset: int,
+    dtype: Any,
+) -> NDArray:
+    """An array on the memory of `handle`, or on fresh memory: `NDArray.make`."""
+    layout = _layout("make", tuple(shape), dtype, device)
+    memory = memory_for("make", layout) if handle is None else handle.memory
+    array = new_array(layout, memory)
+    array._offset = offset
+    if strides is not None:
+        return array.as_strided(shape, strides)
+    if not 0 <= offset <= array._memory_size() - layout.size:
+        raise OutOfRangeError(
+            f"make: expected {layout.size} elements from an offset on that the handle's "
+            f"{array._memory_size()} elements have, got offset {offset}."
+        )
+    return array

@@ -1,0 +1,365 @@
+"""How an array lies in memory, and every view of it: arithmetic on shapes and strides, no data.
+
+A `Layout` is device, dtype, shape and strides. Equal layouts are one object, so that a table of
+plans can be searched by identity. The methods marked as views give `(layout, change of offset)`,
+strides and offsets being counted in elements, and are remembered by the layout they start from.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from needle.errors import AxisError, DTypeError, OutOfRangeError, ShapeError, describe
+
+__all__ = [
+    "Layout",
+    "Shape",
+    "View",
+    "as_shape",
+    "compact_strides",
+    "normalize_axes",
+    "result_strides",
+]
+
+Shape = tuple[int, ...]
+View = tuple["Layout", int]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST_LAYOUTS = 4096
+_MOST_VIEWS = 1024  # of one layout
+_MISSING: Any = object()
+
+_layouts: dict[Hashable, Layout] = {}
+
+
+def compact_strides(shape: Sequence[int]) -> Shape:
+    """Strides, in elements, of an array that lies row after row without gaps.
+
+    >>> compact_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= extent or 1
+    return tuple(reversed(strides))
+
+
+def as_shape(op: str, shape: Iterable[Any]) -> Shape:
+    """A shape, or other row of ints, as a tuple of Python's ints."""
+    try:
+        return tuple([operator.index(extent) for extent in shape])
+    except TypeError:
+        raise DTypeError(f"{op}: expected ints, got {shape!r}.") from None
+
+
+def normalize_axes(op: str, axes: Iterable[Any] | None, ndim: int) -> Shape:
+    """Axes as numbers in 0..ndim-1; None means all.
+
+    Raises AxisError for an axis that is not there or is named twice.
+    """
+    if axes is None:
+        return tuple(range(ndim))
+    numbers = as_shape(op, axes)
+    for number in numbers:
+        if not -ndim <= number < ndim:
+            raise AxisError(
+                f"{op}: expected axes in [{-ndim}, {ndim}) of an array with {ndim} axes, "
+                f"got {number}."
+            )
+    found = tuple([number % ndim for number in numbers])
+    if len(set(found)) != len(found):
+        raise AxisError(f"{op}: expected each axis once, got {numbers}.")
+    return found
+
+
+def _remembered(make: Callable[Concatenate[Layout, P], T]) -> Callable[Concatenate[Layout, P], T]:
+    """A method whose results the layout keeps, by the arguments; those have to be hashable."""
+    kind = make.__name__
+
+    @wraps(make)
+    def method(self: Layout, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (kind, args, *kwargs.items()) if kwargs else (kind, args)
+        found = self.views.get(key, _MISSING)
+        if found is _MISSING:
+            return self.remember(key, make(self, *args, **kwargs))
+        return found  # type: ignore[no-any-return]
+
+    return method
+
+
+class Layout:
+    """Device, dtype, shape and strides (in elements) of an array. Made by `Layout.of` only.
+
+    compact: whether the elements lie row after row without gaps. Axes of length 1 do not matter
+    to that, and an array without elements always does, as in NumPy.
+
+    >>> layout = Layout.of("cpu", np.dtype("float32"), (2, 3))
+    >>> layout.permute((1, 0))
+    (Layout(float32[3,2], strides (1, 3), cpu), 0)
+    """
+
+    __slots__ = (
+        "compact",
+        "device",
+        "dtype",
+        "itemsize",
+        "nbytes",
+        "ndim",
+        "shape",
+        "size",
+        "strides",
+        "views",
+    )
+
+    def __init__(self, device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape) -> None:
+        self.device, self.dtype, self.shape, self.strides = device, dtype, shape, strides
+        self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
+        self.nbytes = self.size * self.itemsize
+        self.compact = self.size == 0 or all(
+            n == 1 or step == plain
+            for n, step, plain in zip(shape, strides, compact_strides(shape), strict=True)
+        )
+        self.views: dict[Hashable, Any] = {}
+
+    @staticmethod
+    def of(device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape | None = None) -> Layout:
+        """The layout of these four; the same object each time. Without strides, the compact one."""
+        if strides is None:
+            strides = compact_strides(shape)
+        key = (device, dtype, shape, strides)
+        found = _layouts.get(key)
+        if found is None:
+            if len(_layouts) >= _MOST_LAYOUTS:
+                _layouts.clear()
+            # of two threads that get here at once, both shall return the same layout
+            found = _layouts.setdefault(key, Layout(device, dtype, shape, strides))
+        return found
+
+    def __repr__(self) -> str:
+        return f"Layout({describe(self)}, strides {self.strides}, {self.device})"
+
+    def remember(self, key: Hashable, view: T) -> T:
+        """Keep a view under `key` in `views`, and hand it back."""
+        if len(self.views) >= _MOST_VIEWS:
+            self.views.clear()
+        self.views[key] = view
+        return view
+
+    def strided(self, shape: Shape, strides: Shape) -> Layout:
+        """The same device and dtype with this shape and these strides, unchecked."""
+        return Layout.of(self.device, self.dtype, shape, strides)
+
+    @_remembered
+    def moved(self, device: Any) -> Layout:
+        """The compact layout of the same shape and dtype on another device: of a copy."""
+        return Layout.of(device, self.dtype, self.shape)
+
+    @_remembered
+    def with_dtype(self, dtype: np.dtype[Any]) -> Layout:
+        """The compact layout of the same shape in another dtype: of a copy."""
+        return Layout.of(self.device, dtype, self.shape)
+
+    @_remembered
+    def reach(self) -> tuple[int, int]:
+        """Where the lowest and the highest element lie, counted from the first; it has elements."""
+        return _reach(self.shape, self.strides)
+
+    @_remembered
+    def permute(self, axes: Shape) -> View:
+        """A view whose axis i is this array's axis `axes[i]`; each axis is named once."""
+        order = normalize_axes("permute", axes, self.ndim)
+        if len(order) != self.ndim:
+            raise AxisError(f"permute: expected every axis of {describe(self)}, got {axes}.")
+        return self._picked(order), 0
+
+    @_remembered
+    def swapaxes(self, first: int, second: int) -> View:
+        """A view with two axes exchanged."""
+        a, b = (normalize_axes("swapaxes", [axis], self.ndim)[0] for axis in (first, second))
+        order = list(range(self.ndim))
+        order[a], order[b] = b, a
+        return self._picked(order), 0
+
+    def _picked(self, axes: Sequence[int]) -> Layout:
+        """The layout of these axes, in this order."""
+        return self.strided(
+            tuple([self.shape[axis] for axis in axes]),
+            tuple([self.strides[axis] for axis in axes]),
+        )
+
+    @_remembered
+    def reshape(self, shape: Shape) -> View | None:
+        """A view of another shape, one extent of which may be -1; None if only a copy will do."""
+        shape = self._complete(shape)
+        if shape == self.shape:
+            return self, 0
+        strides = compact_strides(shape) if self.compact else _regrouped_strides(self, shape)
+        return None if strides is None else (self.strided(shape, strides), 0)
+
+    def _complete(self, shape: Shape) -> Shape:
+        """`shape` with -1 replaced. Raises ShapeError unless it has as many elements."""
+        given = as_shape("reshape", shape)
+        unknown, known = given.count(-1), math.prod(n for n in given if n != -1)
+        if unknown > 1 or any(n < -1 for n in given):
+            raise ShapeError(f"reshape: expected extents from 0 and at most one -1, got {given}.")
+        fits = known == self.size if not unknown else known and self.size % known == 0
+        if not fits:
+            raise ShapeError(
+                f"reshape: expected as many elements as {describe(self)} has, got shape {given}."
+            )
+        return tuple([self.size // known if n == -1 else n for n in given])
+
+    @_remembered
+    def broadcast_to(self, shape: Shape) -> View:
+        """A view in which axes of length 1, and new axes in front, repeat: their stride is 0."""
+        target = as_shape("broadcast_to", shape)
+        new = len(target) - self.ndim
+        fits = new >= 0 and all(n in (1, m) for n, m in zip(self.shape, target[new:], strict=True))
+        if not fits or any(n < 0 for n in target):
+            raise ShapeError(
+                f"broadcast_to: expected a shape that {describe(self)} broadcasts to, got {target}."
+            )
+        repeated = [0 if n == 1 else step for n, step in zip(self.shape, self.strides, strict=True)]
+        return self.strided(target, (0,) * new + tuple(repeated)), 0
+
+    @_remembered
+    def flip(self, axes: Shape | None) -> View:
+        """A view that runs backwards along these axes; None means all."""
+        strides, offset = list(self.strides), 0
+        for axis in normalize_axes("flip", axes, self.ndim):
+            if self.shape[axis]:
+                offset += (self.shape[axis] - 1) * strides[axis]
+                strides[axis] = -strides[axis]
+        return self.strided(self.shape, tuple(strides)), offset
+
+    @_remembered
+    def expand_dims(self, axes: Shape) -> View:
+        """A view with axes of length 1 at these places of the result."""
+        places = normalize_axes("expand_dims", axes, self.ndim + len(axes))
+        extents = iter(self.shape)
+        shape = tuple([1 if i in places else next(extents) for i in range(self.ndim + len(axes))])
+        view = self.reshape(shape)
+        assert view is not None, "axes of length 1 fit in anywhere"
+        return view
+
+    @_remembered
+    def squeeze(self, axes: Shape | None) -> View:
+        """A view without these axes, which have length 1; None means all of length 1."""
+        if axes is None:
+            gone: Shape = tuple([axis for axis, n in enumerate(self.shape) if n == 1])
+        else:
+            gone = normalize_axes("squeeze", axes, self.ndim)
+        for axis in gone:
+            if self.shape[axis] != 1:
+                raise ShapeError(
+                    f"squeeze: expected axes of length 1, got axis {axis} of {describe(self)}."
+                )
+        return self._picked([axis for axis in range(self.ndim) if axis not in gone]), 0
+
+    @_remembered
+    def merge_axes(self, groups: tuple[Shape, ...]) -> View:
+        """A view with one axis per group, on which the group's axes are walked in step.
+
+        Each axis is in one group. `x.merge_axes(((0, 2), (1,)))` has the elements x[i, j, i].
+        """
+        axes = normalize_axes("merge_axes", [axis for group in groups for axis in group], self.ndim)
+        if len(axes) != self.ndim or () in groups:
+            raise AxisError(f"merge_axes: expected each axis of {describe(self)}, got {groups}.")
+        shape, strides = [], []
+        for group in groups:
+            extents = {self.shape[axis] for axis in group}
+            if len(extents) > 1:
+                raise ShapeError(
+                    f"merge_axes: expected axes {group} of one length, got {describe(self)}."
+                )
+            shape.append(extents.pop())
+            strides.append(sum(self.strides[axis] for axis in group))
+        return self.strided(tuple(shape), tuple(strides)), 0
+
+    @_remembered
+    def as_strided(self, shape: Shape, strides: Shape, offset: int, memory_size: int) -> View:
+        """A view of any shape and strides from the array's first element on.
+
+        That element is the one at `offset` of the `memory_size` elements of its memory, and the
+        view must not leave them: OutOfRangeError.
+        """
+        shape, strides = as_shape("as_strided", shape), as_shape("as_strided", strides)
+        if len(shape) != len(strides) or any(n < 0 for n in shape):
+            raise ShapeError(
+                "as_strided: expected extents from 0 and as many strides, "
+                f"got shape {shape} and strides {strides}."
+            )
+        first, last = _reach(shape, strides)
+        if 0 not in shape and not 0 <= offset + first <= offset + last < memory_size:
+            raise OutOfRangeError(
+                f"as_strided: expected a view within the memory's {memory_size} elements, got "
+                f"shape {shape} and strides {strides}, which reach from {offset + first} to "
+                f"{offset + last}."
+            )
+        return self.strided(shape, strides), 0
+
+
+def _reach(shape: Shape, strides: Shape) -> tuple[int, int]:
+    """Where the lowest and the highest element lie, counted from the first."""
+    spans = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    return sum(span for span in spans if span < 0), sum(span for span in spans if span > 0)
+
+
+def _regrouped_strides(layout: Layout, shape: Shape) -> Shape | None:
+    """Strides with which `shape` walks the same elements, if there are any.
+
+    Both shapes are cut into the shortest groups of axes with equally many elements. A group of
+    the old axes that lies without gaps is walked by any new axes. The layout has elements.
+    """
+    axes = [(n, s) for n, s in zip(layout.shape, layout.strides, strict=True) if n != 1]
+    extents = iter(shape)
+    strides: list[int] = []
+    while axes:
+        old, new = [axes.pop(0)], [next(extents)]
+        while (length := math.prod(n for n, _ in old)) != math.prod(new):
+            if math.prod(new) < length:
+                new.append(next(extents))
+            else:
+                old.append(axes.pop(0))
+        step = old[-1][1]
+        if [s for _, s in old] != [step * s for s in compact_strides([n for n, _ in old])]:
+            return None
+        strides += [step * s for s in compact_strides(new)]
+    return tuple(strides + strides[-1:] * (len(shape) - len(strides)))  # what is left are 1s
+
+
+def result_strides(shape: Shape, layouts: Sequence[Layout]) -> Shape:
+    """Strides of a fresh elementwise result, laid out as its inputs lie (NumPy's order "K").
+
+    The layouts have been broadcast to `shape`. An axis goes inside another if every input that
+    moves along both takes shorter steps on it; where they disagree, or none moves along both,
+    the axes stay in order.
+    """
+    rows = [
+        [0 if n == 1 else abs(step) for n, step in zip(shape, layout.strides, strict=True)]
+        for layout in layouts
+    ]
+    order: list[int] = []  # innermost first
+    for axis in reversed(range(len(shape))):
+        place = len(order)
+        for position in reversed(range(len(order))):
+            other = order[position]
+            both = [(row[axis], row[other]) for row in rows if row[axis] and row[other]]
+            if any(step >= step_of_other for step, step_of_other in both):
+                break
+            if both:
+                place = position
+        order.insert(place, axis)
+    strides, step = [0] * len(shape), 1
+    for axis in order:
+        strides[axis] = step
+        step *= shape[axis] or 1
+    return tuple(strides)

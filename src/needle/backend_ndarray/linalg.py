@@ -1,0 +1,126 @@
+"""Sums of products: matrices, vectors, batches, and whatever subscripts can spell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray import promotion, reductions
+from needle.backend_ndarray.elementwise import one_device
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.plans import Plan, Plans, checked
+from needle.errors import ShapeError, describe
+
+__all__ = ["einsum", "matmul"]
+
+_products = Plans()
+
+
+def matmul(a: NDArray, b: NDArray) -> NDArray:
+    """The matrix product over the last two axes; leading axes broadcast, vectors as in NumPy."""
+    plan = _products.get((a._layout, b._layout))
+    if plan is None:
+        plan = _products.keep((a._layout, b._layout), _matmul_plan(a, b))
+    return new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
+
+
+def _matmul_plan(a: NDArray, b: NDArray) -> Plan:
+    device = one_device("matmul", [a, b])
+    row, column = a.ndim == 1, b.ndim == 1
+    if not a.ndim or not b.ndim or a.shape[-1] != b.shape[0 if column else -2]:
+        raise ShapeError(f"matmul: expected a [..., m, k] and b [..., k, n], got {describe(a, b)}.")
+    x = a._layout.expand_dims((0,))[0] if row else a._layout
+    y = b._layout.expand_dims((1,))[0] if column else b._layout
+    batch = _batch(a, b, x, y)
+    x = x.broadcast_to((*batch, *x.shape[-2:]))[0]
+    y = y.broadcast_to((*batch, *y.shape[-2:]))[0]
+    dtype = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
+    whole = Layout.of(device, dtype, (*batch, x.shape[-2], y.shape[-1]))
+    run = device.contract(x, y, whole, (len(batch), 1, 1, 1))
+    shape = batch + (() if row else (x.shape[-2],)) + (() if column else (y.shape[-1],))
+    out = Layout.of(device, dtype, shape)
+    return Plan(out, checked("matmul", run, out))
+
+
+def _batch(a: NDArray, b: NDArray, x: Layout, y: Layout) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise ShapeError(
+            f"matmul: expected leading axes that broadcast together, got {describe(a, b)}."
+        ) from None
+
+
+def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
+    """The sum of products that `subscripts` spells, with "->" and without "...".
+
+    Two arrays at a time, from the left: letters that neither the output nor a later array has are
+    summed as soon as they can be.
+    """
+    inputs, output = subscripts.split("->")
+    terms = inputs.split(",")
+    _require_extents(subscripts, terms, arrays)
+    term, x = _diagonal(terms[0], arrays[0])
+    for position, (other, y) in enumerate(zip(terms[1:], arrays[1:], strict=True), 1):
+        needed = output + "".join(terms[position + 1 :])
+        term, x = _contract(term, x, *_diagonal(other, y), needed)
+    gone = tuple([axis for axis, letter in enumerate(term) if letter not in output])
+    if gone:
+        x = reductions.sum(x, gone).astype(x.dtype, copy=False)
+    left = [letter for letter in term if letter in output]
+    x = x.permute([left.index(letter) for letter in output])
+    return x if len(arrays) > 1 or gone else x.astype(x.dtype)
+
+
+def _require_extents(subscripts: str, terms: Sequence[str], arrays: Sequence[NDArray]) -> None:
+    extents: dict[str, int] = {}
+    for term, x in zip(terms, arrays, strict=True):
+        for letter, extent in zip(term, x.shape, strict=True):
+            known = extents.setdefault(letter, extent)
+            if extent not in (1, known) and known != 1:
+                raise ShapeError(
+                    f"einsum: expected equal extents for {letter!r} in {subscripts!r}, "
+                    f"got {describe(*arrays)}."
+                )
+            if known == 1:
+                extents[letter] = extent
+
+
+def _diagonal(term: str, x: NDArray) -> tuple[str, NDArray]:
+    """The view in which axes of one letter are walked in step, each letter once."""
+    letters = "".join(dict.fromkeys(term))
+    if letters == term:
+        return term, x
+    groups = tuple([tuple(i for i, c in enumerate(term) if c == letter) for letter in letters])
+    return letters, x._view(x._layout.merge_axes(groups))
+
+
+def _contract(term: str, x: NDArray, other: str, y: NDArray, needed: str) -> tuple[str, NDArray]:
+    """The product of two arrays, summed over what is not needed any more."""
+    shared = [c for c in term if c in other]
+    # a letter whose extent is 1 on one side only is repeated there
+    extents = {c: max(x.shape[term.index(c)], y.shape[other.index(c)]) for c in shared}
+    x = x.broadcast_to([extents.get(c, n) for c, n in zip(term, x.shape, strict=True)])
+    y = y.broadcast_to([extents.get(c, n) for c, n in zip(other, y.shape, strict=True)])
+    batch = [c for c in shared if c in needed]
+    summed = [c for c in shared if c not in needed]
+    m = [c for c in term if c not in shared]
+    n = [c for c in other if c not in shared]
+    a = x.permute([term.index(c) for c in (*batch, *m, *summed)])
+    b = y.permute([other.index(c) for c in (*batch, *summed, *n)])
+    groups = (len(batch), len(m), len(n), len(summed))
+    plan = _products.find((a._layout, b._layout, groups), lambda: _contract_plan(a, b, groups))
+    made = new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
+    return "".join([*batch, *m, *n]), made
+
+
+def _contract_plan(a: NDArray, b: NDArray, groups: tuple[int, int, int, int]) -> Plan:
+    batch, m, _, k = groups
+    dtype: Any = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
+    device = one_device("einsum", [a, b])
+    out = Layout.of(device, dtype, a.shape[: batch + m] + b.shape[batch + k :])
+    run = device.contract(a._layout, b._layout, out, groups)
+    return Plan(out, checked("einsum", run, out))

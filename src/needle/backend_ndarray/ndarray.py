@@ -1,0 +1,355 @@
+"""NDArray: a layout, the memory it lies in, and where in it the first element is.
+
+This file has what an array is and every view of it. Its operators and the methods that compute
+are functions of other files, bound to the class in `methods.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from needle.backend_ndarray import indexing
+from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.layout import Layout, Shape, as_shape, compact_strides
+from needle.backend_ndarray.plans import require_memory
+from needle.errors import DTypeError, ShapeError, describe
+
+__all__ = ["NDArray", "new_array"]
+
+
+class NDArray:
+    """A strided array on a device.
+
+    other   an NDArray (copied), a NumPy array or whatever NumPy makes one of
+    device  where it lies; default: where `other` lies, else `default_device()`
+    dtype   default: an NDArray's own, else float32
+
+    Views share the memory: `reshape` where strides allow, `permute`, `broadcast_to`, `flip` by
+    slices, `x[2:5, ::-1]`. An int in an index leaves an axis of length 1.
+
+    >>> import needle.backend_ndarray as nd
+    >>> x = nd.array([[1, 2, 3], [4, 5, 6]])
+    >>> x.permute((1, 0)).strides
+    (1, 3)
+    >>> x[1, :2] = 0
+    >>> x + 1
+    NDArray([[2. 3. 4.]
+     [1. 1. 7.]], device=cpu())
+    """
+
+    __slots__ = ("__weakref__", "_layout", "_memory", "_offset")
+
+    _layout: Layout
+    _memory: Any
+    _offset: int
+
+    def __init__(self, other: Any, device: Device | None = None, dtype: Any = None) -> None:
+        from needle.backend_ndarray import creation
+
+        made = creation.array(other, dtype, device)
+        self._layout, self._memory, self._offset = made._layout, made._memory, made._offset
+
+    @staticmethod
+    def make(
+        shape: Sequence[int],
+        strides: Sequence[int] | None = None,
+        device: Device | None = None,
+        handle: Any = None,
+        offset: int = 0,
+        dtype: Any = "float32",
+    ) -> NDArray:
+        """An array of that shape on the memory of `handle`, or on fresh memory."""
+        from needle.backend_ndarray import creation
+
+        return creation.make(shape, strides, device, handle, offset, dtype)
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        """The extent of each axis."""
+        return self._layout.shape
+
+    @property
+    def strides(self) -> Shape:
+        """Elements from one index to the next, on each axis."""
+        return self._layout.strides
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._layout.dtype
+
+    @property
+    def device(self) -> Device:
+        """Where it lives."""
+        device: Device = self._layout.device
+        return device
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._layout.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._layout.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return self._layout.nbytes
+
+    # contract section 9.3 has these fields
+    _shape = shape
+    _strides = strides
+    _device = device
+
+    @property
+    def _handle(self) -> Any:
+        from needle.backend_ndarray.raw import Array
+
+        return Array.around(self._layout, self._memory)
+
+    @property
+    def T(self) -> NDArray:
+        """The axes in reverse order."""
+        return self.permute(tuple(range(self.ndim))[::-1])
+
+    @staticmethod
+    def compact_strides(shape: Sequence[int]) -> Shape:
+        """Strides of an array that lies row after row."""
+        return compact_strides(tuple(shape))
+
+    def is_compact(self) -> bool:
+        """Whether the elements lie row after row, and the memory holds nothing else."""
+        return self._layout.compact and self._memory_size() == self.size
+
+    def _memory_size(self) -> int:
+        return self.device.memory_size(self._layout, self._memory)
+
+    # -- views ---------------------------------------------------------------------------------
+
+    def _view(self, view: tuple[Layout, int]) -> NDArray:
+        layout, change = view
+        array = _new(NDArray)
+        array._layout, array._memory = layout, self._memory
+        array._offset = self._offset + change
+        return array
+
+    def as_strided(self, shape: Sequence[int], strides: Sequence[int]) -> NDArray:
+        """A view of any shape and strides from the first element on, within the memory."""
+        reach = (self._offset, self._memory_size())
+        return self._view(self._layout.as_strided(tuple(shape), tuple(strides), *reach))
+
+    def permute(self, axes: Sequence[int]) -> NDArray:
+        """A view whose axis i is this array's axis `axes[i]`."""
+        return self._view(self._layout.permute(tuple(axes)))
+
+    def swapaxes(self, first: int, second: int) -> NDArray:
+        """A view with two axes exchanged."""
+        return self._view(self._layout.swapaxes(first, second))
+
+    def broadcast_to(self, shape: Sequence[int]) -> NDArray:
+        """A view in which axes of length 1, and new axes in front, repeat."""
+        return self._view(self._layout.broadcast_to(tuple(shape)))
+
+    def reshape(self, *shape: Any) -> NDArray:
+        """The elements in another shape, one extent of which may be -1: a view where strides
+        allow, else a copy."""
+        if len(shape) == 1:
+            shape = tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else shape
+        view = self._layout.reshape(as_shape("reshape", shape))
+        return self.compact().reshape(shape) if view is None else self._view(view)
+
+    def squeeze(self, axis: int | Sequence[int] | None = None) -> NDArray:
+        """A view without these axes of length 1; None means all of them."""
+        axes = (axis,) if isinstance(axis, int) else axis
+        return self._view(self._layout.squeeze(None if axes is None else tuple(axes)))
+
+    def expand_dims(self, axis: int | Sequence[int]) -> NDArray:
+        """A view with axes of length 1 at these places of the result."""
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        return self._view(self._layout.expand_dims(axes))
+
+    @property
+    def flat(self) -> Any:
+        """The elements in order, to read and to write: a 1-D view, or what acts like one."""
+        view = self._layout.reshape((-1,)) if self.size else self._layout.reshape((0,))
+        return self._view(view) if view is not None else _Flat(self)
+
+    def process_slice(self, sl: slice, dim: int) -> slice:
+        """The slice along axis `dim` with explicit start, stop and step."""
+        return indexing.process_slice(sl, self.shape[dim])
+
+    # -- Python's protocols --------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: expected at least one axis, got a 0-d NDArray.")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"index: expected an integer array, got {describe(self)}.")
+        return int(self.item())
+
+    def item(self) -> Any:
+        """The one element, as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item: expected one element, got {describe(self)}.")
+        return self._shared().item()
+
+    def tolist(self) -> Any:
+        """The elements as nested Python lists."""
+        return self._shared().tolist()
+
+    def _shared(self) -> np.ndarray[Any, Any]:
+        """A NumPy array on the same memory."""
+        return self.device.view(self._layout, self._memory, self._offset)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A NumPy copy."""
+        require_memory("numpy", self.nbytes)
+        return np.array(self._shared(), order="C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        shared = self._shared()
+        if dtype is not None and shared.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"expected no copy, but {shared.dtype} has to become {dtype}.")
+            return shared.astype(dtype)
+        return shared.copy() if copy else shared
+
+    def __buffer__(self, flags: int) -> memoryview:
+        """The elements for `memoryview(x)`, shared; Python asks for it from 3.12 on."""
+        if self.dtype.name == "bfloat16":
+            raise BufferError(f"buffer: expected a dtype with a code, got {describe(self)}.")
+        return self._shared().data
+
+    def __reduce__(self) -> Any:
+        """How `copy` and `pickle` take it: its elements and the device."""
+        return _rebuilt, (self.numpy(), self.device.name)
+
+    # numpy_array + ndarray must come to NDArray.__radd__
+    __array_ufunc__ = None
+
+    def __repr__(self) -> str:
+        return f"NDArray({self._text()}, device={self.device})"
+
+    def __str__(self) -> str:
+        return self._text()
+
+    def _text(self) -> str:
+        return str(self._shared()) if self.device.has_memory else describe(self)
+
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise
+
+    if TYPE_CHECKING:  # bound in methods.py
+        __add__: Any
+        __radd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __floordiv__: Any
+        __rfloordiv__: Any
+        __mod__: Any
+        __rmod__: Any
+        __pow__: Any
+        __rpow__: Any
+        __matmul__: Any
+        __rmatmul__: Any
+        __and__: Any
+        __rand__: Any
+        __or__: Any
+        __ror__: Any
+        __xor__: Any
+        __rxor__: Any
+        __eq__: Any
+        __ne__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __neg__: Any
+        __abs__: Any
+        __invert__: Any
+        __getitem__: Any
+        __setitem__: Any
+        __dlpack__: Any
+        __dlpack_device__: Any
+        astype: Any
+        compact: Any
+        to: Any
+        fill: Any
+        flip: Any
+        pad: Any
+        sum: Any
+        max: Any
+        min: Any
+        mean: Any
+        prod: Any
+        all: Any
+        any: Any
+        argmax: Any
+        argmin: Any
+        maximum: Any
+        minimum: Any
+        log: Any
+        exp: Any
+        tanh: Any
+
+
+_new = object.__new__
+
+
+def new_array(layout: Layout, memory: Any) -> NDArray:
+    """An array that begins where its memory does."""
+    array = _new(NDArray)
+    array._layout = layout
+    array._memory = memory
+    array._offset = 0
+    return array
+
+
+def _rebuilt(values: np.ndarray[Any, Any], device: str) -> NDArray:
+    from needle.backend_ndarray import creation, devices
+
+    return creation.array(values, values.dtype, getattr(devices, device)())
+
+
+class _Flat:
+    """The elements of an array that no 1-D view can walk, in order."""
+
+    def __init__(self, array: NDArray) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return self._array.size
+
+    def __getitem__(self, index: Any) -> NDArray:
+        return self._array.compact().reshape((-1,))[index]  # type: ignore[no-any-return]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        row = self._array.compact().reshape((-1,))
+        row[index] = value
+        self._array[(...,)] = row.reshape(self._array.shape)

@@ -1,0 +1,174 @@
+"""nd mode: what the operators need beside NumPy's names, on NDArrays.
+
+The sibling of `needle.backend_numpy`, whose functions these are by name and meaning:
+
+    arrays in, out     asarray, from_numpy, from_values, to_numpy
+    devices            device_of, to_device
+    elements by place  index, put, take_along, scatter_along, add_along, scatter_add
+    functions          total, einsum, erf, sigmoid
+    how to compute     in_float32, scalar_for, quietly, require
+
+What a function makes is on the device of the arrays that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray import creation, reductions
+from needle.backend_ndarray.access import (
+    along,
+    index,
+    put,
+    scatter_add,
+    scatter_along,
+    take_along,
+)
+from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.elementwise import broadcast_shapes, unary_function
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.linalg import einsum
+from needle.backend_ndarray.ndarray import NDArray
+from needle.dtypes import as_dtype, is_floating
+from needle.errors import DeviceError
+
+__all__ = [
+    "add_along",
+    "asarray",
+    "device_of",
+    "einsum",
+    "erf",
+    "from_numpy",
+    "from_values",
+    "in_float32",
+    "index",
+    "put",
+    "quietly",
+    "require",
+    "scalar_for",
+    "scatter_add",
+    "scatter_along",
+    "sigmoid",
+    "take_along",
+    "to_device",
+    "to_numpy",
+    "total",
+]
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+# -- arrays in and out -------------------------------------------------------------------------
+
+
+def asarray(value: Any) -> NDArray:
+    """`value` itself if it is an NDArray; else what an op of the user's may have computed."""
+    return value if type(value) is NDArray else creation.asarray(value)
+
+
+def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
+    """A fresh array with the values of `array` (anything `numpy.array` takes).
+
+    dtype   default: what NumPy has for them; for what are no real numbers, TypeError
+    device  default: an NDArray's own, else the default device
+    """
+    if device is not None and not isinstance(device, Device):
+        raise DeviceError(f"device: expected a device such as ndl.cpu(), got {device!r}.")
+    wanted = None if dtype is None else as_dtype(dtype)
+    if isinstance(array, NDArray):
+        moved = array if device is None else array.to(device)
+        same = moved is not array and wanted in (None, array.dtype)
+        return moved if same else moved.astype(wanted or array.dtype)
+    values = np.asarray(array) if wanted else _numbers(array)
+    return creation.array(values, wanted or values.dtype, device)
+
+
+def from_values(array: Any, device: Device | None = None) -> NDArray:
+    """What a Tensor holds where no dtype is named: float32, but an NDArray keeps its dtype."""
+    if isinstance(array, NDArray):
+        return from_numpy(array, None, device)
+    return from_numpy(_numbers(array), _FLOAT32, device)
+
+
+def _numbers(array: Any) -> np.ndarray[Any, Any]:
+    """As a NumPy array. Raises TypeError for text, None and complex numbers."""
+    values = np.asarray(array)
+    if values.dtype.kind == "O" and all(isinstance(item, Real) for item in values.flat):
+        return values.astype(np.float64)
+    if values.dtype.kind not in "biuf" and not is_floating(values.dtype):
+        raise TypeError(f"dtype {values.dtype}")
+    return values
+
+
+def to_numpy(array: NDArray) -> np.ndarray[Any, Any]:
+    """A NumPy copy of a raw array."""
+    return array.numpy()
+
+
+def device_of(array: NDArray) -> Device:
+    """Where a raw array lives, or what has a layout will live."""
+    return array.device
+
+
+def to_device(array: NDArray, device: Device) -> NDArray:
+    """A raw array on another device."""
+    return array.to(device)  # type: ignore[no-any-return]
+
+
+# -- how to compute ----------------------------------------------------------------------------
+
+
+def in_float32(function: Callable[..., NDArray], x: NDArray, **options: Any) -> NDArray:
+    """`function(x, **options)`, for which 16-bit floats are float32 on the way.
+
+    For what takes several steps, each of which would round.
+    """
+    if x.dtype.itemsize >= 4 or not is_floating(x.dtype):
+        return function(x, **options)
+    return function(x.astype(_FLOAT32), **options).astype(x.dtype)  # type: ignore[no-any-return]
+
+
+def scalar_for(x: NDArray, number: Any) -> Any:
+    """`number`: next to an NDArray of floats, Python's numbers take its dtype."""
+    return number
+
+
+def quietly(function: Callable[..., NDArray], *arguments: Any) -> NDArray:
+    """`function(*arguments)`: here nothing warns of NaN."""
+    return function(*arguments)
+
+
+def require(holds: NDArray, error: Callable[[], Exception]) -> None:
+    """Raise `error()` unless every element of the bool array `holds` is true.
+
+    Where arrays have no data there is nothing to find out: it does nothing.
+    """
+    if holds.device.has_memory and not reductions.all(holds).item():
+        raise error()
+
+
+# -- elements by place -------------------------------------------------------------------------
+
+
+def add_along(x: NDArray, indices: NDArray, axis: int, number: float) -> NDArray:
+    """x with `number` added at the places that `take_along` reads, each of them named once."""
+    mesh = along(x.shape, indices, axis)
+    places = Layout.of(x.device, x.dtype, broadcast_shapes("add_along", mesh))
+    numbers = creation.filled("add_along", places, number)
+    return x + scatter_along(x.shape, indices, axis, numbers)  # type: ignore[no-any-return]
+
+
+# -- functions ---------------------------------------------------------------------------------
+
+
+def total(x: NDArray, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
+    """Σ x over `axis` (None: all); narrow floats add in float32. Integers widen as in NumPy."""
+    return reductions.sum(x, axis, keepdims)
+
+
+erf = unary_function("erf")
+sigmoid = unary_function("sigmoid")

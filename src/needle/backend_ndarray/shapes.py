@@ -1,0 +1,196 @@
+"""The same elements otherwise arranged: copies, casts, joins, padding, triangles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray import elementwise, promotion
+from needle.backend_ndarray.access import assign
+from needle.backend_ndarray.creation import arange, filled, memory_for
+from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.layout import Layout, normalize_axes
+from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.plans import Plan, Plans, checked
+from needle.errors import OptionError, ShapeError, describe
+
+__all__ = [
+    "astype",
+    "broadcast_to",
+    "compact",
+    "concatenate",
+    "expand_dims",
+    "flip",
+    "pad",
+    "permute_dims",
+    "reshape",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "to",
+    "tril",
+    "triu",
+]
+
+_copies = Plans()
+
+
+def _copy(x: NDArray, dtype: np.dtype[Any], compact: bool) -> NDArray:
+    """A fresh array with the elements converted; row after row, or in x's own order of axes."""
+    plan = _copies.find((x._layout, dtype, compact), lambda: _copy_plan(x._layout, dtype, compact))
+    return new_array(plan.layout, plan.run(x._memory, x._offset))
+
+
+def _copy_plan(layout: Layout, dtype: np.dtype[Any], compact: bool) -> Plan:
+    from needle.backend_ndarray.layout import result_strides
+
+    strides = None if compact else result_strides(layout.shape, [layout])
+    device: Any = layout.device
+    out = Layout.of(device, dtype, layout.shape, strides)
+    return Plan(out, checked("copy", device.elementwise("copy", [layout], [dtype], out), out))
+
+
+def astype(x: NDArray, dtype: Any, copy: bool = True) -> NDArray:
+    """The values in another dtype, rounded as NumPy rounds; a copy even if nothing changes."""
+    wanted = promotion.as_supported(dtype)
+    if not copy and wanted == x.dtype:
+        return x
+    return _copy(x, wanted, False)
+
+
+def compact(x: NDArray) -> NDArray:
+    """The array itself if it lies row after row and fills its memory, else a copy that does."""
+    return x if x.is_compact() else _copy(x, x.dtype, True)
+
+
+def to(x: NDArray, device: Device) -> NDArray:
+    """The array on another device; itself if it is there."""
+    if device in (x.device, x.device.real):
+        return x
+    if not x.device.has_memory:
+        from needle.backend_ndarray.ndarray_backend_trace import moved
+
+        return moved(x, device)
+    from needle.backend_ndarray.creation import array
+
+    return array(x, x.dtype, device)
+
+
+def broadcast_to(x: NDArray, shape: Sequence[int]) -> NDArray:
+    """x, repeated to fill `shape`: a view."""
+    return x.broadcast_to(shape)
+
+
+def reshape(x: NDArray, shape: Any) -> NDArray:
+    """The elements in another shape."""
+    return x.reshape(shape)
+
+
+def expand_dims(x: NDArray, axis: Any) -> NDArray:
+    """Axes of length 1 at these places of the result: a view."""
+    return x.expand_dims(axis)
+
+
+def squeeze(x: NDArray, axis: Any = None) -> NDArray:
+    """x without axes of length 1: a view."""
+    return x.squeeze(axis)
+
+
+def swapaxes(x: NDArray, axis1: int, axis2: int) -> NDArray:
+    """Two axes exchanged: a view."""
+    return x.swapaxes(axis1, axis2)
+
+
+def permute_dims(x: NDArray, axes: Sequence[int] | None = None) -> NDArray:
+    """The axes in another order, reversed by default: a view."""
+    return x.T if axes is None else x.permute(axes)
+
+
+def flip(x: NDArray, axis: int | Sequence[int] | None = None) -> NDArray:
+    """A fresh array, reversed along the axes; None means all."""
+    axes = (axis,) if isinstance(axis, int) else axis
+    view = x._view(x._layout.flip(None if axes is None else tuple(axes)))
+    return _copy(view, x.dtype, True)
+
+
+def pad(x: NDArray, widths: Sequence[tuple[int, int]], constant_values: Any = 0) -> NDArray:
+    """x with a border of one value: (before, after) for each axis."""
+    pairs = [(int(before), int(after)) for before, after in widths]
+    if len(pairs) != x.ndim or any(n < 0 for pair in pairs for n in pair):
+        raise OptionError(
+            f"pad: expected {x.ndim} pairs of widths of 0 or more for {describe(x)}, got {pairs}."
+        )
+    shape = tuple([b + n + a for (b, a), n in zip(pairs, x.shape, strict=True)])
+    out = filled("pad", Layout.of(x.device, x.dtype, shape), constant_values)
+    inner = tuple([slice(b, b + n) for (b, _), n in zip(pairs, x.shape, strict=True)])
+    assign(out, inner, x)
+    return out
+
+
+def concatenate(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
+    """Arrays one after another along an axis that they have."""
+    arrays = tuple(arrays)
+    if not arrays:
+        raise ShapeError("concatenate: expected at least one array, got none.")
+    first = arrays[0]
+    (place,) = normalize_axes("concatenate", (axis,), first.ndim)
+    others = [x.shape[:place] + x.shape[place + 1 :] for x in arrays]
+    if any(x.ndim != first.ndim for x in arrays) or any(s != others[0] for s in others):
+        raise ShapeError(
+            f"concatenate: expected arrays of the same shape but for axis {axis}, "
+            f"got {describe(*arrays)}."
+        )
+    length = sum(x.shape[place] for x in arrays)
+    shape = (*first.shape[:place], length, *first.shape[place + 1 :])
+    device = elementwise.one_device("concatenate", arrays)
+    layout = Layout.of(device, _common_dtype(arrays), shape)
+    out = new_array(layout, memory_for("concatenate", layout))
+    start = 0
+    for x in arrays:
+        window = (slice(None),) * place + (slice(start, start + x.shape[place]),)
+        assign(out, window, x)
+        start += x.shape[place]
+    return out
+
+
+def stack(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
+    """Arrays of equal shape joined along a new axis."""
+    arrays = tuple(arrays)
+    if not arrays or any(x.shape != arrays[0].shape for x in arrays):
+        raise ShapeError(f"stack: expected arrays of equal shape, got {describe(*arrays)}.")
+    (place,) = normalize_axes("stack", (axis,), arrays[0].ndim + 1)
+    return concatenate([x.expand_dims((place,)) for x in arrays], place)
+
+
+def _common_dtype(arrays: Sequence[NDArray]) -> np.dtype[Any]:
+    dtype = arrays[0].dtype
+    for x in arrays[1:]:
+        if x.dtype != dtype:
+            dtype = promotion.result_dtypes("maximum", (dtype, x.dtype))[1]
+    return dtype
+
+
+def tril(x: NDArray, k: int = 0) -> NDArray:
+    """x on and below the k-th diagonal of its last two axes, 0 above it."""
+    return elementwise.apply("where", _below("tril", x, k), x, _zero(x))
+
+
+def triu(x: NDArray, k: int = 0) -> NDArray:
+    """x on and above the k-th diagonal of its last two axes, 0 below it."""
+    return elementwise.apply("where", _below("triu", x, k - 1), _zero(x), x)
+
+
+def _zero(x: NDArray) -> Any:
+    """The 0 that stands next to x without promoting it."""
+    return False if x.dtype.kind == "b" else 0
+
+
+def _below(name: str, x: NDArray, k: int) -> NDArray:
+    """True on and below the k-th diagonal."""
+    if x.ndim < 2:
+        raise ShapeError(f"{name}: expected [..., m, n], got {describe(x)}.")
+    rows, columns = x.shape[-2:]
+    row = arange(rows, device=x.device).reshape((rows, 1))
+    return arange(columns, device=x.device) <= row + k  # type: ignore[no-any-return]

@@ -1,0 +1,33 @@
+"""NumPy's look at memory that it does not own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray.layout import Layout
+
+__all__ = ["window"]
+
+
+def window(layout: Layout, address: int, owner: Any) -> np.ndarray[Any, Any]:
+    """A writable NumPy array laid out as `layout` from an address on; it holds `owner`."""
+    return np.asarray(_Window(layout, address, owner)).view(layout.dtype)
+
+
+class _Window:
+    """NumPy holds this object, and this object the memory."""
+
+    def __init__(self, layout: Layout, address: int, owner: Any) -> None:
+        self._owner = owner
+        order = "<" if sys.byteorder == "little" else ">"
+        dtype = layout.dtype
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "shape": layout.shape,
+            "strides": tuple([step * layout.itemsize for step in layout.strides]),
+            "typestr": f"{order}u2" if dtype.name == "bfloat16" else dtype.str,
+        }

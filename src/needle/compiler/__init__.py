@@ -1,0 +1,1 @@
+"""Primitives over strided views to machine code: types, code, kernels, targets, building."""

@@ -1,0 +1,220 @@
+"""Sums of products over strided views: products of matrices, of batches of them, of windows.
+
+    out = sum over k of a · b      axes of a: batch, m, k;  of b: batch, k, n;  of out: batch, m, n
+
+Each group may have any number of axes, none too: a product of two matrices has one each of m, n
+and k. Here it is decided which kernel runs, which way round, in which blocks and on what: see
+docs/design/matmul.md for what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from needle.compiler.build import address_of
+from needle.compiler.kernels.contraction_loops import Structure, Word, tile_of
+from needle.compiler.kernels.contraction_problem import Problem, words_of
+from needle.compiler.kernels.contraction_rows import Rows, RowsWord
+from needle.compiler.prepared import Operand, Prepared, tasks_for
+from needle.compiler.target import Target
+from needle.compiler.types import TYPES, itemsize
+
+__all__ = ["prepare"]
+
+# A panel of a, KC deep, takes 24 of the 32 KB of a first-level cache; a block of b, KC x NC, is
+# 2 MB: it streams from the second or third level while a panel of a is used.
+_KC, _NC = 512, 1024
+_MC_APART = 768  # rows of sums kept apart, for 16-bit results
+# Reading in place costs nothing while each element is used this often (or the next limit holds) ...
+_USES_IN_PLACE, _USES_IN_PLACE_IF_SPREAD = 64, 512
+# ... unless rows lie a multiple of this apart: they would crowd into few places of the caches.
+_CROWDED = 4096
+# b in place, if it stays in the second-level cache, or its rows follow each other closely, or a has
+# few rows: then b is read once, front to back, in strips of so many rows.
+_B_CACHED, _B_CLOSE, _FEW_ROWS, _STRIP, _STRIP_SUMS = 1 << 20, 1024, 48, 8, 1 << 16
+
+_SHORT_ROW, _FAR = 1024, 1 << 20  # bytes of a row of a, and of all of them
+
+_NANOSECONDS, _NANOSECONDS_PER_BYTE = 80, 0.03
+_VECTORS_PER_NANOSECOND = 3  # multiplied and added
+
+
+def prepare(a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k: int) -> Prepared:
+    """The kernel for out = sum over k of a · b, and its numbers.
+
+    batch, m, n, k  how many axes each group has; see the module for their order
+    a, b            any strides
+    out             fresh; its groups m and n can each be walked with one stride, one of these 1
+
+    16-bit floats are summed in float32 and rounded once; integers wrap; of bools it is the "any"
+    of "both". The bits do not depend on the number of tasks.
+    """
+    problem = Problem.of(a, b, out, batch, m, n, k)
+    if _is_by_rows(problem):
+        return _by_rows(problem)
+    if _is_by_rows(problem.transposed):
+        return _by_rows(problem.transposed)
+    return _by_tiles(_with_contiguous_rows(problem))
+
+
+# -- matrix times vector ---------------------------------------------------------------------------
+
+
+def _is_by_rows(p: Problem) -> bool:
+    """Whether b is a vector and rows of a are contiguous."""
+    return (
+        p.n.size == 1
+        and p.m.is_one_axis
+        and p.k.is_one_axis
+        and p.k.step(0) == 1
+        and TYPES[p.out].is_float
+        and p.k.size >= Target.host().lanes(itemsize(p.a))
+    )
+
+
+def _by_rows(p: Problem) -> Prepared:
+    rows = Rows(p.a, p.b, p.out)
+    copied = p.k.step(1) != 1
+    scratch = _up(p.k.size * itemsize(p.b), 64) if copied else 0
+    numbers = words_of(
+        RowsWord.GROUPS,
+        (
+            (RowsWord.MATRIX_AT, p.a_at), (RowsWord.VECTOR_AT, p.b_at),
+            (RowsWord.BATCH, p.batch.size), (RowsWord.ROWS, p.m.size),
+            (RowsWord.LENGTH, p.k.size), (RowsWord.SCRATCH, scratch),
+            (RowsWord.MATRIX_ROW, p.m.step(0) * itemsize(p.a)),
+            (RowsWord.VECTOR_STEP, p.k.step(1) * itemsize(p.b)),
+            (RowsWord.OUT_STEP, p.m.step(1) * itemsize(p.out)),
+        ),
+        (
+            (RowsWord.BATCH_MATRIX, p.batch.words(0, p.a)),
+            (RowsWord.BATCH_VECTOR, p.batch.words(1, p.b)),
+            (RowsWord.BATCH_OUT, p.batch.words(2, p.out)),
+        ),
+    )  # fmt: skip
+    nanoseconds = _NANOSECONDS + p.nbytes * _NANOSECONDS_PER_BYTE
+    tasks = tasks_for(nanoseconds, max(1, p.batch.size * p.m.size // 4))
+    return Prepared(address_of(rows.key, rows.write), numbers, nanoseconds, tasks, scratch)
+
+
+# -- tiles -----------------------------------------------------------------------------------------
+
+
+def _with_contiguous_rows(p: Problem) -> Problem:
+    """The problem or its transpose: the one whose result has contiguous rows, if possible b too."""
+    assert p.m.is_affine(1) and p.n.is_affine(1), (p.m, p.n)
+    flipped = p.transposed
+    choices = [q for q in (p, flipped) if q.n.step(1) == 1]
+    assert choices, (p.m, p.n)
+    # a single row has stride 1 either way: b is then better the matrix
+    return max(choices, key=lambda q: (q.n.size > 1, q.n.step(0) == 1))
+
+
+@dataclass(frozen=True)
+class _Blocking:
+    """Rows, columns, depth of a block; whether a and b are packed."""
+
+    mc: int
+    nc: int
+    kc: int
+    pack_a: bool
+    pack_b: bool
+
+
+def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
+    in_place = _b_in_place(p, columns)
+    pack_a = not _a_in_place(p)
+    mc = _MC_APART if _structure(p).sums_apart else max(p.m.size, 1)
+    nc = _up(min(p.n.size, _NC), columns)
+    kc = _even(p.k.size, _KC)
+    if in_place and p.m.size <= _FEW_ROWS and _nbytes_of_b(p) > _B_CACHED // 2:
+        kc = _STRIP
+        nc = min(_up(p.n.size, columns), _up(_STRIP_SUMS // p.m.size, columns))
+    return _Blocking(_up(min(p.m.size, mc), rows), max(nc, columns), kc, pack_a, not in_place)
+
+
+def _a_in_place(p: Problem) -> bool:
+    """Whether tiles read a where it lies. It is read once for each panel of b."""
+    if p.a != _structure(p).compute or not (p.m.is_one_axis and p.k.is_one_axis):
+        return False
+    spread = all(abs(group.step(0)) * itemsize(p.a) % _CROWDED for group in (p.m, p.k))
+    return p.n.size <= (_USES_IN_PLACE_IF_SPREAD if spread else _USES_IN_PLACE)
+
+
+def _reads_short_rows(p: Problem) -> bool:
+    """Whether a comes from beyond the second-level cache in rows of few cache lines."""
+    row = p.k.size * itemsize(p.a)
+    return p.k.step(0) == 1 and row <= _SHORT_ROW and p.m.size * row >= _FAR
+
+
+def _b_in_place(p: Problem, columns: int) -> bool:
+    """Whether tiles read b where it lies. It is read once for each panel of a."""
+    target, size = Target.host(), itemsize(p.b)
+    readable = (
+        p.b == _structure(p).compute
+        and p.n.is_one_axis
+        and p.k.is_one_axis
+        and p.n.step(0) == 1
+        and (target.has_masks or p.n.size % target.lanes(size) == 0)
+    )
+    close = abs(p.k.step(1)) * size <= _B_CLOSE
+    return readable and (close or _nbytes_of_b(p) <= _B_CACHED or p.m.size <= _FEW_ROWS)
+
+
+def _nbytes_of_b(p: Problem) -> int:
+    return p.k.size * p.n.size * itemsize(p.b)
+
+
+def _structure(p: Problem) -> Structure:
+    return Structure(p.a, p.b, p.out)
+
+
+def _even(count: int, most: int) -> int:
+    """The length of the first of as many even parts as `most` needs."""
+    parts = max(1, -(-count // most))
+    return max(1, -(-count // parts))
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _by_tiles(p: Problem) -> Prepared:
+    structure = _structure(p)
+    size = itemsize(structure.compute)
+    rows, columns = tile_of(Target.host(), structure.compute)
+    blocks = _blocking(p, rows, columns)
+    in_a = _up(rows * blocks.kc * size, 64) if blocks.pack_a else 0
+    in_b = _up(blocks.nc * blocks.kc * size, 64) if blocks.pack_b else 0
+    in_c = _up(blocks.mc * blocks.nc * size, 64) if structure.sums_apart else 0
+    numbers = words_of(
+        Word.GROUPS,
+        (
+            (Word.A_AT, p.a_at), (Word.B_AT, p.b_at), (Word.BATCH, p.batch.size),
+            (Word.M, p.m.size), (Word.N, p.n.size), (Word.K, p.k.size),
+            (Word.MC, blocks.mc), (Word.NC, blocks.nc), (Word.KC, blocks.kc),
+            (Word.PACK_A, blocks.pack_a), (Word.PACK_B, blocks.pack_b),
+            (Word.AHEAD, not blocks.pack_a and _reads_short_rows(p)),
+            (Word.C_ROW, p.m.step(1) * itemsize(p.out)),
+            (Word.B_BLOCK, in_a), (Word.C_BLOCK, in_a + in_b), (Word.SCRATCH, in_a + in_b + in_c),
+        ),
+        (
+            (Word.BATCH_A, p.batch.words(0, p.a)), (Word.BATCH_B, p.batch.words(1, p.b)),
+            (Word.BATCH_C, p.batch.words(2, p.out)),
+            (Word.M_GROUP, p.m.words(0, p.a)), (Word.N_GROUP, p.n.words(0, p.b)),
+            (Word.K_GROUP_A, p.k.words(0, p.a)), (Word.K_GROUP_B, p.k.words(1, p.b)),
+        ),
+    )  # fmt: skip
+    lanes = Target.host().lanes(size)
+    vectors = p.batch.size * p.m.size * p.k.size * -(-p.n.size // lanes)
+    nanoseconds = (
+        _NANOSECONDS + vectors / _VECTORS_PER_NANOSECOND + p.nbytes * _NANOSECONDS_PER_BYTE
+    )
+    tiles = p.batch.size * -(-p.m.size // rows) * -(-p.n.size // columns)
+    return Prepared(
+        address_of(structure.key, structure.write),
+        numbers,
+        nanoseconds,
+        tasks_for(nanoseconds, max(1, tiles)),
+        in_a + in_b + in_c,
+    )

@@ -1,0 +1,170 @@
+"""c (+)= a · b for a small tile of c that stays in registers, whatever the length of the sums.
+
+The tile is `rows` by `vectors` vectors. Each step along k loads a row of b, spreads one element
+of a after the other and multiplies and adds: outer products, as in Goto and van de Geijn,
+"Anatomy of high-performance matrix multiplication" (2008). Only rows of b need to lie
+contiguously; a is read with any strides, so a packed panel and an operand in place are one code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from needle.compiler.code import Code, Value
+from needle.compiler.target import Target
+from needle.compiler.types import I64, POINTER, TYPES, itemsize
+from needle.compiler.value import Variable
+
+__all__ = ["Tile", "heights", "multiply_add", "register_tile", "write_tile"]
+
+# pointers a, b, c; length of the sum; bytes between rows of a, steps of a, steps of b, rows of c;
+# whether to add to c; columns there are
+ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, I64, I64, I64)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a register tile depends on.
+
+    dtype    of a, b and c as the tile sees them; a bool is a uint8 of 0 or 1
+    rows     of c
+    vectors  side by side in a row of c
+    lanes    of a vector
+    edge     whether columns may be missing: those are neither read nor written
+    logical  whether sums are "any" and products "all"
+    """
+
+    dtype: str
+    rows: int
+    vectors: int
+    lanes: int
+    edge: bool
+    logical: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its symbol."""
+        return f"tile_{self.rows}x{self.vectors}x{self.lanes}{'_edge' if self.edge else ''}"
+
+
+def register_tile(target: Target) -> tuple[int, int]:
+    """Rows and vectors of a tile that leaves registers for a row of b and elements of a.
+
+    Each vector of the result is a chain of additions; with more chains than the latency of one (4
+    to 5) times the units that add (1 to 2), none waits.
+    """
+    return (12, 2) if target.vector_registers >= 32 else (6, 2)
+
+
+def heights(rows: int) -> list[int]:
+    """Heights of tiles that together make up any number of rows."""
+    return [rows, 4, 2, 1] if rows > 4 else [rows, 2, 1]
+
+
+def multiply_add(code: Code, tile: Tile, a: Value, b: Value, c: Value) -> Value:
+    """a · b + c in the arithmetic of the tile."""
+    if tile.logical:
+        return (a & b) | c
+    return code.fma(a, b, c) if c.type.is_float else a * b + c
+
+
+def _add(tile: Tile, a: Value, b: Value) -> Value:
+    return a | b if tile.logical else a + b
+
+
+def write_tile(module: Any, target: Target, tile: Tile) -> Code:
+    """The function of `ARGUMENTS` that computes one tile."""
+    code = Code(module, tile.name, target, ARGUMENTS)
+    code.function.linkage = "internal"
+    code.function.attributes.add("noinline")
+    if tile.edge and not target.has_masks:
+        _write_edge_by_copy(code, tile)
+        return code
+    masks: list[Value | None] = [None] * tile.vectors
+    if tile.edge:
+        numbers = range(tile.vectors * tile.lanes)
+        columns = code.arguments[9]
+        masks = [
+            code.row(numbers[v * tile.lanes :][: tile.lanes], I64) < columns
+            for v in range(tile.vectors)
+        ]
+    _prefetch(code, tile)
+    sums = _zeros(code, tile)
+    _accumulate(code, tile, sums, masks)
+    _store(code, tile, sums, masks)
+    code.finish()
+    return code
+
+
+def _prefetch(code: Code, tile: Tile) -> None:
+    """Ask for the rows of c, so that they are there when the sums are."""
+    c, c_row = code.arguments[2], code.arguments[7]
+    last = tile.vectors * tile.lanes * itemsize(tile.dtype) - 1
+    for i in range(tile.rows):
+        for byte in range(0, last + 1, 64):
+            code.prefetch(c + (c_row * i + byte), to_write=True)
+
+
+def _store(code: Code, tile: Tile, sums: list[list[Variable]], masks: list[Value | None]) -> None:
+    """c = sums, or c + sums."""
+    c, c_row, adding = code.arguments[2], code.arguments[7], code.arguments[8]
+    places = [
+        (total, c + c_row * i, v * tile.lanes, masks[v])
+        for i, row in enumerate(sums)
+        for v, total in enumerate(row)
+    ]
+    with code.when(adding.differs(0)):
+        for total, line, j, mask in places:
+            before = code.load(line, tile.dtype, j, tile.lanes, mask)
+            total.set(_add(tile, before, total.get()))
+    for total, line, j, mask in places:
+        code.store(total.get(), line, tile.dtype, j, mask)
+
+
+def _zeros(code: Code, tile: Tile) -> list[list[Variable]]:
+    zero = code.constant(0, TYPES[tile.dtype], tile.lanes)
+    return [[code.variable(zero) for _ in range(tile.vectors)] for _ in range(tile.rows)]
+
+
+def _accumulate(
+    code: Code, tile: Tile, sums: list[list[Variable]], masks: list[Value | None]
+) -> None:
+    """Add a · b to the sums, one step along k after the other."""
+    a, b, _, length, a_row, a_step, b_step = code.arguments[:7]
+    # addresses of every fourth row: the rows between are a base and an index to the processor
+    quads = [code.variable(a + a_row * i) for i in range(0, tile.rows, 4)]
+    b_at = code.variable(b)
+    with code.loop(0, length):
+        row_of_b = [
+            code.load(b_at.get(), tile.dtype, v * tile.lanes, tile.lanes, masks[v])
+            for v in range(tile.vectors)
+        ]
+        for i, row in enumerate(sums):
+            x = code.load(quads[i // 4].get() + a_row * (i % 4), tile.dtype).spread(tile.lanes)
+            for y, total in zip(row_of_b, row, strict=True):
+                total.set(multiply_add(code, tile, x, y, total.get()))
+        b_at.set(b_at.get() + b_step)
+        for quad in quads:
+            quad.set(quad.get() + a_step)
+
+
+def _write_edge_by_copy(code: Code, tile: Tile) -> None:
+    """Without masks: all columns into a buffer (rows of b are padded), then those there are."""
+    _, _, c, _, _, _, _, c_row, adding, columns = code.arguments
+    sums = _zeros(code, tile)
+    _accumulate(code, tile, sums, [None] * tile.vectors)
+    wide = tile.vectors * tile.lanes
+    buffer = code.stack(tile.rows * wide * itemsize(tile.dtype))
+    for i, totals in enumerate(sums):
+        for v, total in enumerate(totals):
+            code.store(total.get(), buffer, tile.dtype, i * wide + v * tile.lanes)
+    with code.loop(0, tile.rows) as row, code.loop(0, columns) as j:
+        new, line = code.load(buffer, tile.dtype, row * wide + j), c + c_row * row
+
+        def add() -> None:
+            before = code.load(line, tile.dtype, j)
+            code.store(_add(tile, before, new), line, tile.dtype, j)
+
+        code.either(adding.differs(0), add, lambda: code.store(new, line, tile.dtype, j))
+    code.finish()

@@ -1,0 +1,1 @@
+"""What runs beside Python: memory, calls into kernels, threads, the cache of machine code."""

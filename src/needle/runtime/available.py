@@ -1,0 +1,52 @@
+"""How much memory there still is: of the machine, and of the control group it runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["available_bytes"]
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes that can be allocated without swapping; None where the system does not say."""
+    known = [n for n in (_of_machine(meminfo), _of_group(cgroup)) if n is not None]
+    return min(known) if known else None
+
+
+def _of_machine(meminfo: Path) -> int | None:
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _of_group(cgroup: Path) -> int | None:
+    """The limit less what is used, but for files that the kernel would drop (cgroup v2, v1)."""
+    pairs = (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    )
+    for limit, usage in pairs:
+        try:
+            most = int((cgroup / limit).read_text())
+            used = int((cgroup / usage).read_text())
+            return max(0, most - used + _droppable((cgroup / usage).parent))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _droppable(folder: Path) -> int:
+    try:
+        for line in (folder / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0

@@ -1,0 +1,208 @@
+"""Memory of arrays, allocated natively: 64-byte aligned, freed with its last view, re-used.
+
+Memory is a capsule of CPython around the address of the first byte. Its context points to a note
+of two words: of memory of our own, its size class, by which it goes back to the list that it is
+re-used from, and its bytes (the note lies in front of the memory); of memory of somebody else's,
+the owner, who is held as long as it is, and its bytes. All of this runs under the GIL, which is its
+lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from needle.compiler.code import Code, Value
+from needle.compiler.target import Target
+from needle.compiler.types import I32, I64, POINTER
+
+__all__ = ["HEADER", "write_memory"]
+
+HEADER = 64
+_CLASSES = 4 * 64  # four sizes between powers of two
+_SMALLEST = 128  # bytes; and at least this is allocated
+
+
+def write_memory(module: Any, target: Target, keep_bytes: int) -> None:
+    """The functions `needle_allocate`, `needle_free`, `needle_new` and what Python calls.
+
+    keep_bytes  how much freed memory is kept for re-use at most
+    """
+    _global(module, "needle_free_lists", ir.ArrayType(ir.PointerType(), _CLASSES))
+    _global(module, "needle_kept_bytes", I64.ir)
+    _global(module, "needle_used_bytes", I64.ir)
+    _write_class_of(module, target)
+    _write_allocate(module, target)
+    _write_free(module, target, keep_bytes)
+    _write_destructors(module, target)
+    _write_new(module, target)
+    _write_for_python(module, target)
+    _write_trim(module, target)
+
+
+def _global(module: Any, name: str, type: Any) -> None:
+    variable = ir.GlobalVariable(module, type, name)
+    variable.initializer = ir.Constant(type, None)
+    variable.linkage = "internal"
+
+
+def address_of_global(code: Code, name: str) -> Value:
+    """Where a variable of the module lies."""
+    return code.address(code.module.globals[name])
+
+
+def _write_class_of(module: Any, target: Target) -> None:
+    """needle_class_of(bytes): the smallest class that holds so many: 4 · log2, in quarters."""
+    code = Code(module, "needle_class_of", target, [I64], I64)
+    least = code.maximum(code.arguments[0], _SMALLEST) - 1
+    false = ir.Constant(ir.IntType(1), 0)
+    zeros = code.builder.ctlz(least.ir, false)
+    exponent = code.constant(63, I64) - code.wrap(zeros, I64)  # 2^exponent <= least
+    quarter = (least >> (exponent - 2)) & 3
+    code.finish(exponent * 4 + quarter)
+    code = Code(module, "needle_class_size", target, [I64], I64)
+    (number,) = code.arguments
+    code.finish(((number & 3) + 5) << ((number >> 2) - 2))
+
+
+def _write_allocate(module: Any, target: Target) -> None:
+    """needle_allocate(bytes): 64-byte aligned memory, or null."""
+    code = Code(module, "needle_allocate", target, [I64], POINTER)
+    number = code.call("needle_class_of", I64, code.arguments[0])
+    size = code.call("needle_class_size", I64, number)
+    used = address_of_global(code, "needle_used_bytes")
+    kept = address_of_global(code, "needle_kept_bytes")
+    head = address_of_global(code, "needle_free_lists") + number * 8
+    first = code.word(head, 0)
+    with code.when(first.differs(0)):
+        block = code.pointer_at(head, 0)
+        code.set_word(head, 0, code.word(block, 1))
+        code.set_word(kept, 0, code.word(kept, 0) - size)
+        code.set_word(used, 0, code.word(used, 0) + size)
+        code.finish(block + HEADER)
+    block = code.call("aligned_alloc", POINTER, code.constant(64, I64), size + HEADER)
+    with code.when(code.is_null(block)):
+        code.finish(block)
+    code.set_word(block, 0, number)
+    code.set_word(used, 0, code.word(used, 0) + size)
+    code.finish(block + HEADER)
+
+
+def _write_free(module: Any, target: Target, keep_bytes: int) -> None:
+    """needle_free(memory): back to its list, or to the system where enough is kept."""
+    code = Code(module, "needle_free", target, [POINTER])
+    block = code.arguments[0] + (-HEADER)
+    number = code.word(block, 0)
+    size = code.call("needle_class_size", I64, number)
+    kept = address_of_global(code, "needle_kept_bytes")
+    used = address_of_global(code, "needle_used_bytes")
+    code.set_word(used, 0, code.word(used, 0) - size)
+    total = code.word(kept, 0) + size
+
+    def keep() -> None:
+        head = address_of_global(code, "needle_free_lists") + number * 8
+        code.set_word(block, 1, code.word(head, 0))
+        code.set_word(head, 0, block)
+        code.set_word(kept, 0, total)
+
+    code.either(total <= keep_bytes, keep, lambda: _discard(code.call("free", None, block)))
+    code.finish()
+
+
+def _discard(value: Value) -> None:
+    """For calls made for their effect where a function without result is wanted."""
+
+
+def _write_destructors(module: Any, target: Target) -> None:
+    """What CPython calls when nobody holds a capsule any more."""
+    code = Code(module, "needle_destroy", target, [POINTER])
+    null = code.null()
+    memory = code.call("PyCapsule_GetPointer", POINTER, code.arguments[0], null)
+    code.call("needle_free", None, memory)
+    code.finish()
+
+    code = Code(module, "needle_release_owner", target, [POINTER])
+    note = code.call("PyCapsule_GetContext", POINTER, code.arguments[0])
+    code.call("Py_DecRef", None, code.pointer_at(note, 0))
+    code.call("needle_free", None, note)
+    code.finish()
+
+
+def _write_new(module: Any, target: Target) -> None:
+    """needle_new(bytes): a capsule of fresh memory."""
+    code = Code(module, "needle_new", target, [I64], POINTER)
+    (size,) = code.arguments
+    memory = code.call("needle_allocate", POINTER, size)
+    with code.when(code.is_null(memory)):
+        code.finish(code.call("PyErr_NoMemory", POINTER))
+    note = memory + (-HEADER)
+    code.set_word(note, 1, size)
+    code.finish(_capsule(code, memory, note, "needle_destroy"))
+
+
+def _capsule(code: Code, memory: Value, note: Value, destructor: str) -> Value:
+    destroy = code.address(code.module.globals[destructor])
+    capsule = code.call("PyCapsule_New", POINTER, memory, code.null(), destroy)
+    with code.when(code.is_null(capsule)):
+        code.finish(capsule)
+    code.call("PyCapsule_SetContext", I32, capsule, note)
+    return capsule
+
+
+def _write_for_python(module: Any, target: Target) -> None:
+    """new(bytes), address(memory), size(memory), foreign(address, owner, bytes)."""
+    code, args = _python_function(module, target, "new")
+    size = code.call("PyLong_AsSsize_t", I64, code.pointer_at(args, 0))
+    code.finish(code.call("needle_new", POINTER, size))
+
+    code, args = _python_function(module, target, "address")
+    address = code.call("PyCapsule_GetPointer", POINTER, code.pointer_at(args, 0), code.null())
+    with code.when(code.is_null(address)):
+        code.finish(address)
+    code.finish(code.call("PyLong_FromVoidPtr", POINTER, address))
+
+    code, args = _python_function(module, target, "size")
+    note = code.call("PyCapsule_GetContext", POINTER, code.pointer_at(args, 0))
+    with code.when(code.is_null(note)):
+        code.finish(note)
+    code.finish(code.call("PyLong_FromSsize_t", POINTER, code.word(note, 1)))
+
+    code, args = _python_function(module, target, "foreign")
+    address = code.call("PyLong_AsVoidPtr", POINTER, code.pointer_at(args, 0))
+    owner = code.pointer_at(args, 1)
+    size = code.call("PyLong_AsSsize_t", I64, code.pointer_at(args, 2))
+    note = code.call("needle_allocate", POINTER, code.constant(16, I64))
+    with code.when(code.is_null(note)):
+        code.finish(code.call("PyErr_NoMemory", POINTER))
+    code.set_word(note, 0, owner)
+    code.set_word(note, 1, size)
+    code.call("Py_IncRef", None, owner)
+    code.finish(_capsule(code, address, note, "needle_release_owner"))
+
+
+def _python_function(module: Any, target: Target, name: str) -> tuple[Code, Value]:
+    """A function that CPython calls, and the address of its arguments."""
+    code = Code(module, f"needle_py_{name}", target, [POINTER, POINTER, I64], POINTER)
+    return code, code.arguments[1]
+
+
+def _write_trim(module: Any, target: Target) -> None:
+    """Give everything that is kept back to the system; and the counts, for those who ask."""
+    code, _ = _python_function(module, target, "trim")
+    lists = address_of_global(code, "needle_free_lists")
+    kept = address_of_global(code, "needle_kept_bytes")
+    before = code.word(kept, 0)
+    with code.loop(0, _CLASSES) as number:
+        head = lists + number * 8
+        with code.repeat_while(lambda: code.word(head, 0).differs(0)):
+            block = code.pointer_at(head, 0)
+            code.set_word(head, 0, code.word(block, 1))
+            code.call("free", None, block)
+    code.set_word(kept, 0, 0)
+    code.finish(code.call("PyLong_FromSsize_t", POINTER, before))
+
+    for name in ("used", "kept"):
+        code, _ = _python_function(module, target, name)
+        count = code.word(address_of_global(code, f"needle_{name}_bytes"), 0)
+        code.finish(code.call("PyLong_FromSsize_t", POINTER, count))

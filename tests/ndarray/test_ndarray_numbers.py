@@ -1,0 +1,177 @@
+"""Numbers beside arrays, promotion and operators, on every device, as in NumPy 2."""
+
+from __future__ import annotations
+
+import operator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ndarray.side_by_side import (
+    BFLOAT16,
+    DEVICES,
+    DTYPES,
+    FLOATS,
+    each_device,
+    require_equal,
+    whole_numbers,
+)
+
+import needle.backend_ndarray as nd
+from needle.errors import DTypeError
+
+ARITHMETIC = [operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv,
+              operator.mod, operator.pow]  # fmt: skip
+BITS = [operator.and_, operator.or_, operator.xor]
+COMPARISONS = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+OPERATORS = [*ARITHMETIC, *BITS, *COMPARISONS]
+
+
+def one_to_three(dtype: Any, device: nd.Device) -> tuple[nd.NDArray, np.ndarray]:
+    array = np.array([[1, 2, 3], [3, 1, 2]]).astype(dtype)
+    return nd.array(array, dtype, device), array
+
+
+def expected_of(act: Any, *operands: Any) -> Any:
+    """NumPy's result, or None where it knows none; bfloat16 takes any number for its own."""
+    try:
+        with np.errstate(all="ignore"):
+            return act(*operands)
+    except TypeError:
+        return None
+
+
+@given(st.sampled_from(DTYPES), st.sampled_from(DTYPES), st.sampled_from(OPERATORS),
+       st.sampled_from(DEVICES))  # fmt: skip
+def test_operators_on_two_dtypes_are_numpys(first: Any, second: Any, act: Any, device: Any) -> None:
+    x, a = one_to_three(first, device)
+    y, b = one_to_three(second, device)
+    y, b = y[:, ::-1], b[:, ::-1]
+    expected = expected_of(act, a, b)
+    if expected is None:
+        with pytest.raises(DTypeError, match="expected"):
+            act(x, y)
+    else:
+        require_equal(act(x, y), expected, exact=act not in (operator.truediv, operator.pow))
+
+
+@given(st.sampled_from(DTYPES), st.sampled_from([2, 2.0, True]), st.sampled_from(OPERATORS),
+       st.booleans(), st.sampled_from(DEVICES))  # fmt: skip
+def test_operators_on_a_number_are_numpys(
+    dtype: Any, number: Any, act: Any, reflected: bool, device: Any
+) -> None:
+    x, array = one_to_three(dtype, device)
+    if dtype == BFLOAT16:  # next to which NumPy takes 2 for an int64
+        other: Any = BFLOAT16.type(number)
+    else:
+        other = number
+    order = (lambda a, b: (b, a)) if reflected else (lambda a, b: (a, b))
+    expected = expected_of(act, *order(array, other))
+    if expected is None:
+        with pytest.raises(DTypeError, match="expected"):
+            act(*order(x, number))
+    else:
+        exact = act not in (operator.truediv, operator.pow)
+        require_equal(act(*order(x, number)), expected, exact)
+
+
+@each_device
+@pytest.mark.parametrize(
+    "number",
+    [2, 2.0, True, np.float64(2), np.float32(2), np.int64(2), np.uint8(2), np.array(2),
+     np.array([2.0]), np.bool_(True), Fraction(1, 2)],
+    ids=repr,
+)  # fmt: skip
+def test_no_number_makes_float32_anything_else(device: nd.Device, number: Any) -> None:
+    x = nd.ones((2,), device=device)
+    for result in (x + number, number + x, x / number, number / x, x**number, number - x):
+        assert isinstance(result, nd.NDArray)
+        assert result.dtype == "float32"
+        assert result.device == device
+    require_equal(x * number, np.full(2, float(np.asarray(number).item()), "float32"))
+
+
+@each_device
+def test_numpy_arrays_beside_an_array_become_arrays(device: nd.Device) -> None:
+    x = nd.ones((2, 3), device=device)
+    row = np.arange(3, dtype="float32")
+    for result in (x + row, row + x):
+        require_equal(result, np.ones((2, 3), "float32") + row)
+    require_equal(row - x, row - np.ones((2, 3), "float32"))
+    require_equal(x @ row, np.full(2, 3, "float32"))
+    require_equal(np.ones((4, 2), "float32") @ x, np.full((4, 3), 2, "float32"))
+    assert (x + np.arange(3)).dtype == "float64"
+
+
+@each_device
+def test_comparisons_pass_for_zeros_and_ones(device: nd.Device) -> None:
+    x = nd.array([1, 2, 3], device=device)
+    for act in COMPARISONS:
+        result = act(x, 2)
+        assert result.dtype == "bool"
+        expected = act(np.array([1.0, 2.0, 3.0]), 2).astype("float32")
+        np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(result), expected)
+        np.testing.assert_equal(result.numpy(), expected)
+    assert ((x >= 2) * x).dtype == "float32"
+    assert (x >= 2).sum().item() == 2
+    assert (1.0 - (x == 2)).numpy().tolist() == [1, 0, 1]
+
+
+@each_device
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64"])
+def test_integers_are_compared_with_numbers_they_cannot_hold(device: nd.Device, dtype: str) -> None:
+    array = np.array([0, 100, np.iinfo(dtype).max], dtype)
+    x = nd.array(array, dtype, device)
+    for number in (-1, 255, 2**63, 2**64, -(2**70)):
+        for act in COMPARISONS:
+            require_equal(act(x, number), act(array, number))
+            require_equal(act(number, x), act(number, array))
+
+
+@each_device
+def test_a_number_that_an_integer_dtype_cannot_hold_is_refused(device: nd.Device) -> None:
+    x = nd.ones((2,), "int8", device)
+    assert (x + 100).tolist() == [101, 101]
+    with pytest.raises(DTypeError, match=r"^int8: expected a number in -128\.\.127, got 300\."):
+        x + 300
+    assert (x + 300.0).dtype == "float64"
+
+
+@each_device
+def test_integers_wrap_and_floats_overflow_without_a_warning(device: nd.Device) -> None:
+    assert (nd.full((1,), 127, "int8", device) + 1).tolist() == [-128]
+    assert (nd.zeros((1,), "uint8", device) - 1).tolist() == [255]
+    assert (nd.full((1,), 3e38, device=device) * 10).tolist() == [np.inf]
+    assert np.isnan((nd.full((1,), -1, device=device) ** 0.5).item())
+    assert (1 / nd.zeros((1,), device=device)).tolist() == [np.inf]
+    assert nd.full((1,), 7, "int32", device)[0].item() // 2 == 3
+
+
+@each_device
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
+def test_division_by_zero_is_numpys(device: nd.Device, dtype: str) -> None:
+    x, array = one_to_three(dtype, device)
+    for act in (operator.floordiv, operator.mod, operator.truediv):
+        with np.errstate(all="ignore"):
+            require_equal(act(x, 0), act(array, 0))
+
+
+@each_device
+def test_in_place_operators_make_a_new_array(device: nd.Device) -> None:
+    """As Tensors they are values; `x[...] = x + 1` writes."""
+    x = nd.ones((2,), device=device)
+    y = x
+    x += 1
+    assert y.tolist() == [1, 1] and x.tolist() == [2, 2]
+
+
+@each_device
+def test_a_reflected_operator_is_asked_of_the_other_operand(device: nd.Device) -> None:
+    for dtype in FLOATS:
+        x = nd.array(whole_numbers((3,), dtype, 1), dtype, device)
+        require_equal(2 - x, np.asarray(-(x - 2).numpy()))
+        assert (2**x).dtype == dtype
