@@ -4,30 +4,35 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is about NDArrays alone says the same in both modes.
+ND_TESTS := tests/compiler tests/runtime tests/ndarray
+
 .PHONY: help train test tiny parity fuzz lint types docs bench check-python clean
 
 help:
 	@echo "make train   train a network on handwritten digits (a few seconds)"
-	@echo "make test    the whole test-suite"
+	@echo "make test    the whole test-suite, on native arrays and on NumPy's"
 	@echo "make tiny    one test of everything, in seconds"
 	@echo "make parity  compare with PyTorch (installs torch==2.13.0)"
 	@echo "make fuzz    random graphs, for longer"
 	@echo "make lint    ruff;  make types: mypy"
 	@echo "make docs    build the site into site/"
-	@echo "make bench   training step against plain NumPy"
+	@echo "make bench   arrays, kernels and training steps against PyTorch and NumPy"
 	@echo "make clean   remove .venv and what was built"
 
 train: $(VENV)/.has-demo
 	$(BIN)/needle train $(ARGS)
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
+	NEEDLE_BACKEND=nd $(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
+	NEEDLE_BACKEND=np $(BIN)/python -m pytest --ignore=tests/parity $(ND_TESTS:%=--ignore=%) $(ARGS)
 
 tiny: $(VENV)/.has-test
 	$(BIN)/python -m pytest tests/test_tiny.py $(ARGS)
 
 parity: $(VENV)/.has-test $(VENV)/.has-torch
-	$(BIN)/python -m pytest tests/parity $(ARGS)
+	NEEDLE_BACKEND=nd $(BIN)/python -m pytest tests/parity $(ARGS)
+	NEEDLE_BACKEND=np $(BIN)/python -m pytest tests/parity $(ARGS)
 
 fuzz: $(VENV)/.has-test
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/fuzz $(ARGS)
@@ -42,8 +47,13 @@ types: $(VENV)/.has-lint
 docs: $(VENV)/.has-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.has-demo
+bench: $(VENV)/.has-demo $(VENV)/.has-torch
+	$(BIN)/python benchmarks/matmul.py $(ARGS)
+	$(BIN)/python benchmarks/array_ops.py $(ARGS)
+	$(BIN)/python benchmarks/op_overhead.py $(ARGS)
+	$(BIN)/python benchmarks/eager_training.py $(ARGS)
 	$(BIN)/python benchmarks/two_layer_step.py $(ARGS)
+	$(BIN)/python benchmarks/first_use.py
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

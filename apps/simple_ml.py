@@ -60,8 +60,8 @@ def nn_epoch(
     _require_trainable(W1=W1, W2=W2)
     loss_function = ndl.nn.SoftmaxLoss()  # softmax_loss for class ids, as one op
     for start in range(0, len(y), batch):
-        x = ndl.Tensor(X[start : start + batch], requires_grad=False)
-        classes = ndl.Tensor(y[start : start + batch], requires_grad=False)
+        x = ndl.Tensor(X[start : start + batch], device=W1.device, requires_grad=False)
+        classes = ndl.Tensor(y[start : start + batch], device=W1.device, requires_grad=False)
         loss = loss_function(ndl.relu(x @ W1) @ W2, classes)
         loss.backward(create_graph=False)
         for W in (W1, W2):
@@ -81,6 +81,6 @@ def _require_trainable(**weights: ndl.Tensor) -> None:
 
 def loss_err(h: ndl.Tensor, y: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:
     """The softmax loss of logits h (N, C) for class ids y (N,), and the share that is wrong."""
-    y_one_hot = ndl.init.one_hot(h.shape[1], y, dtype=h.dtype)
+    y_one_hot = ndl.init.one_hot(h.shape[1], y, dtype=h.dtype, device=h.device)
     loss = softmax_loss(h, y_one_hot).numpy()
     return loss, float(np.mean(h.numpy().argmax(axis=1) != y))

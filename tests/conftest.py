@@ -1,18 +1,65 @@
-"""What every test starts from: the same seed, and a hint where the shared data is."""
+"""What every test starts from: the same seed; which mode and device; where the shared data is."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# machine code is kept between test runs, and not among the user's
+os.environ.setdefault(
+    "NEEDLE_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "needle")
+)
 
 import numpy as np
 import pytest
 
+import needle as ndl
+
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+# what the tables of operators are run on
+DEVICES = ["cpu", "cpu_numpy"] if ndl.BACKEND == "nd" else ["cpu"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "np_mode(reason): about NumPy arrays under the operators")
+    config.addinivalue_line("markers", "nd_mode: about Needle's own arrays under the operators")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if ndl.BACKEND == "nd" and str(parameters.get("dtype", "")).startswith("float8"):
+            item.add_marker(pytest.mark.skip(reason="np mode: NDArrays have no floats of 8 bits"))
+        for mode in ("np", "nd"):
+            mark = item.get_closest_marker(f"{mode}_mode")
+            if mark is not None and mode != ndl.BACKEND:
+                reason = "".join(f": {text}" for text in mark.args)
+                item.add_marker(pytest.mark.skip(reason=f"{mode} mode{reason}"))
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     np.random.seed(0)
+
+
+@pytest.fixture(params=DEVICES)
+def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ndl.Device:
+    """The device that Tensors are made on where none is named: each in turn."""
+    return _make_default(request.param, monkeypatch)
+
+
+@pytest.fixture
+def traced_memory(monkeypatch: pytest.MonkeyPatch) -> ndl.Device:
+    """A default device whose arrays `tracemalloc` sees."""
+    return _make_default(DEVICES[-1], monkeypatch)
+
+
+def _make_default(name: str, monkeypatch: pytest.MonkeyPatch) -> ndl.Device:
+    device: ndl.Device = getattr(ndl, name)()
+    if ndl.BACKEND == "nd":
+        monkeypatch.setattr("needle.backend_ndarray.devices._default", device)
+    return device
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ The blocks of one page share a namespace, in order. A ```pycon block is a doctes
 block prints must stand in the ```text block right after it; one that prints nothing has none.
 Numbers with a decimal point agree when they are as near as the digits shown can tell; between
 `<!-- roughly -->` and the block they may differ by a fifth, for what another BLAS's rounding moves.
+A block under `<!-- only in nd mode -->` runs in that mode, one under `<!-- only with torch -->`
+where that package is installed.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ import doctest
 import io
 import re
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from needle.config import BACKEND
 from needle.errors import MissingDependencyError
 
 LANGUAGES = ("python", "pycon")
 DOCTEST_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ ]*$", re.DOTALL | re.MULTILINE)
+_CONDITION = re.compile(r"<!-- only (?:in (\w+) mode|with (\w+)) -->\s*$")
 _BETWEEN = re.compile(r"\s*(<!-- roughly -->)?\s*")
 _DECIMAL = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?")
 
@@ -40,13 +45,22 @@ def blocks(text: str) -> list[Block]:
     """The blocks of a page that are run, each with the ```text block that follows at once."""
     found = []
     for fence, after in pairwise([*_FENCE.finditer(text), None]):
-        if fence is None or fence[1] not in LANGUAGES:
+        if fence is None or fence[1] not in LANGUAGES or not _applies(text[: fence.start()]):
             continue
         line = text.count("\n", 0, fence.start()) + 2
         gap = after and after[1] == "text" and _BETWEEN.fullmatch(text[fence.end() : after.start()])
         output = after[2] if after and gap else ""
         found.append(Block(line, fence[1], fence[2], output, bool(gap and gap[1])))
     return found
+
+
+def _applies(before: str) -> bool:
+    """Whether the condition that the text before a block ends with, if any, is met."""
+    condition = _CONDITION.search(before)
+    if condition is None:
+        return True
+    mode, package = condition.groups()
+    return mode == BACKEND if mode else find_spec(package) is not None
 
 
 def fenced(text: str, language: str) -> list[str]:

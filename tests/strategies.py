@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import needle as ndl
+from needle.testing.layouts import raw_array
 
 Shape = tuple[int, ...]
 
@@ -58,8 +59,9 @@ def arrays(draw: Any, shape: Shape, low: float = -2.0, high: float = 2.0) -> np.
 
 
 def tensor(array: np.ndarray) -> ndl.Tensor:
-    """A leaf over this very memory, in its layout; `ndl.Tensor(array)` would copy."""
-    return ndl.Tensor.make_const(array, requires_grad=array.dtype.kind == "f")
+    """A leaf in the array's layout and dtype; `ndl.Tensor(array)` would make a plain copy."""
+    raw = raw_array(array, ndl.default_device())
+    return ndl.Tensor.make_const(raw, requires_grad=array.dtype.kind == "f")
 
 
 @st.composite

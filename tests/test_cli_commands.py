@@ -378,7 +378,16 @@ def test_a_network_that_reads_no_images_says_so(tmp_path, monkeypatch, capsys):
 def test_info_prints_versions_devices_and_processor(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    for label in ("needle", "python", "numpy", "safetensors", "blas", "devices", "cpu: model"):
+    for label in (
+        "needle",
+        "python",
+        "numpy",
+        "llvmlite",
+        "blas",
+        "devices",
+        "threads",
+        "cpu: model",
+    ):
         assert re.search(rf"^{label}  +\S", printed, re.MULTILINE), label
     assert re.search(rf"^numpy +{re.escape(np.__version__)}$", printed, re.MULTILINE)
 
@@ -387,7 +396,10 @@ def test_info_as_json(capsys):
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["versions"]["needle"] == ndl.__version__
-    assert found["devices"] == ["cpu()"]
+    assert found["devices"] == [str(d) for d in ndl.all_devices() if d.enabled()]
+    assert found["backend"] == ndl.BACKEND
+    assert found["threads"] == ndl.get_num_threads()
+    assert "bits" in found["kernels for"]
     assert found["cpu"]["cores usable"] >= 1
 
 

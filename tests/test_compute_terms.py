@@ -118,7 +118,7 @@ def opaque(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every op computes with opaque arrays."""
     functions, primitives = _opaque(np, FUNCTIONS), _opaque(backend_numpy, PRIMITIVES)
     primitives.scalar_for = lambda x, number: backend_numpy.scalar_for(x._hidden, number)
-    primitives.from_numpy = backend_numpy.from_numpy  # makes Tensors of numbers, not in compute
+    primitives.constant = backend_numpy.constant  # makes Tensors of numbers, not in compute
     for room in ROOMS:
         for name, replacement in [("array_api", functions), ("primitives", primitives)]:
             if hasattr(room, name):

@@ -10,6 +10,7 @@ import pytest
 from data_files import idx_bytes, write_idx, write_mnist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import taken_as
 
 from needle.data import DataLoader, MNISTDataset, RandomCrop, RandomFlipHorizontal
 from needle.errors import FileFormatError
@@ -53,7 +54,7 @@ def test_batch_and_slice_have_identical_shapes(files):
         for i, batch in enumerate(DataLoader(dataset, 5)):
             piece = dataset[5 * i : 5 * i + 5]
             assert [x.shape for x in batch] == [x.shape for x in piece]
-            assert [x.dtype for x in batch] == [x.dtype for x in piece]
+            assert [x.dtype for x in batch] == [taken_as(x.dtype) for x in piece]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import nn
-from needle.autograd import Tensor
 from needle.errors import DeviceError, DTypeError, OptionError, ShapeError
 from needle.testing import check_grads
 
 
-def tensor(*shape, dtype="float64", seed=0):
-    return Tensor(np.random.RandomState(seed).randn(*shape), dtype=dtype)
+def drawn(*shape, dtype="float64", seed=0):
+    return tensor(np.random.RandomState(seed).randn(*shape), dtype=dtype)
 
 
 # -- bad input ---------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_layer_takes_tensors_only(layer, x):
 )
 def test_layer_names_the_shape_it_expects(layer, shape, message):
     with pytest.raises(ShapeError, match=message):
-        layer(Tensor(np.zeros(shape)))
+        layer(tensor(np.zeros(shape)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_containers_refuse_what_is_no_module(container, module):
 
 
 def test_linear_keeps_a_vector_a_vector():
-    layer, x = nn.Linear(4, 3, dtype="float64"), tensor(4)
+    layer, x = nn.Linear(4, 3, dtype="float64"), drawn(4)
     y = layer(x)
     assert y.shape == (3,)
     y.sum().backward()
@@ -103,7 +103,7 @@ def test_linear_keeps_a_vector_a_vector():
 
 def test_linear_of_an_empty_batch():
     layer = nn.Linear(4, 3)
-    y = layer(Tensor(np.zeros((0, 4)), dtype="float32"))
+    y = layer(tensor(np.zeros((0, 4)), dtype="float32"))
     assert y.shape == (0, 3)
     y.sum().backward()
     assert not layer.weight.grad.numpy().any()
@@ -116,7 +116,7 @@ def test_layers_keep_the_dtype_they_were_built_with(dtype):
         nn.Linear(4, 3, **options), nn.BatchNorm1d(3, **options), nn.GELU(), nn.Dropout(0.5),
         nn.LayerNorm1d(3, **options), nn.Softplus(), nn.Residual(nn.SiLU()), nn.Softmax(),
     )  # fmt: skip
-    x = tensor(5, 4, dtype=dtype)
+    x = drawn(5, 4, dtype=dtype)
     for mode in (True, False):
         y = model.train(mode)(x)
         assert y.dtype == x.dtype
@@ -139,17 +139,17 @@ def test_sequential_is_a_sequence():
 
 
 def test_empty_sequential_is_the_identity():
-    x = tensor(2)
+    x = drawn(2)
     assert nn.Sequential()(x) is x
 
 
 def test_sequential_takes_plain_functions():
-    assert nn.Sequential(ndl.ops.relu, lambda x: x * 2)(Tensor([-1.0, 3.0])).tolist() == [0, 6]
+    assert nn.Sequential(ndl.ops.relu, lambda x: x * 2)(tensor([-1.0, 3.0])).tolist() == [0, 6]
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_mean_and_drops_the_share(p):
-    y = nn.Dropout(p)(Tensor(np.ones((300, 300)))).numpy()
+    y = nn.Dropout(p)(tensor(np.ones((300, 300)))).numpy()
     assert abs((y == 0).mean() - p) < 0.01
     assert abs(y.mean() - 1) < 0.05
     np.testing.assert_allclose(y[y != 0], 1 / (1 - p))
@@ -158,7 +158,7 @@ def test_dropout_keeps_the_mean_and_drops_the_share(p):
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 def test_dropout_draws_the_same_amount_for_every_p(p):
     np.random.seed(3)
-    y = nn.Dropout(p)(Tensor(np.ones(5)))
+    y = nn.Dropout(p)(tensor(np.ones(5)))
     following = np.random.rand()
     np.random.seed(3)
     np.random.rand(5)
@@ -168,7 +168,7 @@ def test_dropout_draws_the_same_amount_for_every_p(p):
 
 
 def test_dropout_gradient_is_the_mask():
-    x = Tensor(np.ones(50))
+    x = tensor(np.ones(50))
     y = nn.Dropout(0.3)(x)
     y.sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
@@ -176,7 +176,7 @@ def test_dropout_gradient_is_the_mask():
 
 def test_dropout_repeats_its_draws_under_checkpoint():
     model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Tanh())
-    x = tensor(8, 6, dtype="float32")
+    x = drawn(8, 6, dtype="float32")
     grads = []
     for run in (model, lambda x: ndl.checkpoint(model, x)):
         np.random.seed(5)
@@ -190,7 +190,7 @@ def test_dropout_repeats_its_draws_under_checkpoint():
 
 def test_batch_norm_counts_a_batch_once_under_checkpoint():
     plain, recomputed = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-    x = tensor(5, 3, dtype="float32")
+    x = drawn(5, 3, dtype="float32")
     plain(x).sum().backward()
     ndl.checkpoint(recomputed, x).sum().backward()
     np.testing.assert_array_equal(plain.running_mean.numpy(), recomputed.running_mean.numpy())
@@ -199,20 +199,20 @@ def test_batch_norm_counts_a_batch_once_under_checkpoint():
 
 def test_running_statistics_keep_their_dtype_whatever_comes():
     norm = nn.BatchNorm1d(3)
-    norm(tensor(5, 3, dtype="float64"))
+    norm(drawn(5, 3, dtype="float64"))
     assert norm.running_mean.dtype == norm.running_var.dtype == "float32"
 
 
 def test_running_statistics_hold_no_graph():
     norm = nn.BatchNorm1d(3)
     for _ in range(3):
-        norm(tensor(5, 3, dtype="float32"))
+        norm(drawn(5, 3, dtype="float32"))
     assert norm.running_mean.is_leaf()
     assert not norm.running_mean.requires_grad
 
 
 def test_running_statistics_move_under_no_grad_and_in_lazy_mode():
-    x = tensor(5, 3, dtype="float32")
+    x = drawn(5, 3, dtype="float32")
     expected = nn.BatchNorm1d(3)
     expected(x)
     for mode in (ndl.no_grad, ndl.lazy):
@@ -225,7 +225,7 @@ def test_running_statistics_move_under_no_grad_and_in_lazy_mode():
 
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_momentum_at_its_ends(momentum):
-    norm, x = nn.BatchNorm1d(3, momentum=momentum), tensor(5, 3, dtype="float32")
+    norm, x = nn.BatchNorm1d(3, momentum=momentum), drawn(5, 3, dtype="float32")
     norm(x)
     mean = x.numpy().mean(0) if momentum else np.zeros(3)
     np.testing.assert_allclose(norm.running_mean.numpy(), mean, rtol=1e-5, atol=1e-7)
@@ -233,25 +233,25 @@ def test_momentum_at_its_ends(momentum):
 
 def test_batch_norm_of_one_row_is_the_bias():
     norm = nn.BatchNorm1d(3)
-    norm.bias.data = Tensor([1.0, 2.0, 3.0], dtype="float32")
-    np.testing.assert_array_equal(norm(tensor(1, 3, dtype="float32")).numpy(), [[1.0, 2.0, 3.0]])
+    norm.bias.data = tensor([1.0, 2.0, 3.0], dtype="float32")
+    np.testing.assert_array_equal(norm(drawn(1, 3, dtype="float32")).numpy(), [[1.0, 2.0, 3.0]])
 
 
 def test_batch_norm_state_holds_the_running_statistics():
     norm, twin = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-    norm(tensor(5, 3, dtype="float32"))
+    norm(drawn(5, 3, dtype="float32"))
     twin.load_state_dict(norm.state_dict())
     np.testing.assert_array_equal(twin.running_var.numpy(), norm.running_var.numpy())
 
 
 def test_normalisation_of_large_offsets_is_accurate():
-    x = Tensor(1e4 + np.arange(8.0).reshape(4, 2), dtype="float32")
+    x = tensor(1e4 + np.arange(8.0).reshape(4, 2), dtype="float32")
     expected = np.array([[-1.3416, -1.3416], [-0.4472, -0.4472], [0.4472] * 2, [1.3416] * 2])
     np.testing.assert_allclose(nn.BatchNorm1d(2)(x).numpy(), expected, atol=1e-3)
 
 
 def test_layer_norm_works_on_any_number_of_axes():
-    norm, x = nn.LayerNorm1d(5, dtype="float64"), tensor(2, 3, 4, 5)
+    norm, x = nn.LayerNorm1d(5, dtype="float64"), drawn(2, 3, 4, 5)
     y = norm(x).numpy()
     np.testing.assert_allclose(y.mean(-1), np.zeros((2, 3, 4)), atol=1e-12)
     np.testing.assert_allclose(y.var(-1), np.ones((2, 3, 4)), rtol=1e-3)
@@ -278,7 +278,7 @@ def test_layer_norm_works_on_any_number_of_axes():
     ],
 )
 def test_layer_gradient_to_second_order(make):
-    check_grads(make(), tensor(5, 4))
+    check_grads(make(), drawn(5, 4))
 
 
 # -- half precision and options of the norms ---------------------------------------------------
@@ -286,7 +286,7 @@ def test_layer_gradient_to_second_order(make):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_normalisation_in_half_precision_does_not_overflow(dtype):
-    x = Tensor([[300.0, -300.0], [-300.0, 300.0]], dtype=dtype)
+    x = tensor([[300.0, -300.0], [-300.0, 300.0]], dtype=dtype)
     for norm in (nn.LayerNorm1d(2, dtype=dtype), nn.BatchNorm1d(2, dtype=dtype)):
         y = norm(x)
         assert y.dtype == x.dtype
@@ -298,14 +298,14 @@ def test_normalisation_in_half_precision_does_not_overflow(dtype):
 
 def test_running_statistics_in_half_precision_are_used_in_float32():
     norm = nn.BatchNorm1d(1, dtype="float16").eval()
-    norm.running_var.data = Tensor([0.0], dtype="float16")
-    x = Tensor([[1e-3]], dtype="float16")
+    norm.running_var.data = tensor([0.0], dtype="float16")
+    x = tensor([[1e-3]], dtype="float16")
     expected = float(x.numpy()[0, 0]) / np.sqrt(norm.eps)
     assert norm(x).item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_half_precision_input_of_a_float32_norm_gives_float32():
-    x = Tensor([[300.0, -300.0], [-300.0, 300.0]], dtype="float16")
+    x = tensor([[300.0, -300.0], [-300.0, 300.0]], dtype="float16")
     for norm in (nn.LayerNorm1d(2), nn.BatchNorm1d(2)):
         assert norm(x).dtype == "float32"
 
@@ -339,7 +339,7 @@ def test_options_that_are_no_fitting_numbers_are_refused(make, expected, value):
 
 def test_residual_refuses_a_module_that_changes_the_shape():
     with pytest.raises(ShapeError) as error:
-        nn.Residual(nn.Linear(4, 1, dtype="float64"))(tensor(3, 4))
+        nn.Residual(nn.Linear(4, 1, dtype="float64"))(drawn(3, 4))
     assert str(error.value) == (
         "Residual: expected fn(x) of x's shape, got float64[3,1] and float64[3,4]."
     )

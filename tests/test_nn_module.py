@@ -7,10 +7,10 @@ import gc
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import nn
-from needle.autograd import Tensor
 from needle.errors import DeviceError, DTypeError, StateDictError
 
 
@@ -23,8 +23,8 @@ class Network(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
         self.heads = {"a": nn.Linear(4, 2), "b": [nn.Linear(4, 1, bias=False)]}
-        self.scale = nn.Parameter(Tensor([2.0], dtype="float32"))
-        self.steps = Tensor([0])
+        self.scale = nn.Parameter(tensor([2.0], dtype="float32"))
+        self.steps = tensor([0])
 
     def forward(self, x):
         x = self.body(x)
@@ -88,8 +88,8 @@ def test_shared_modules_are_listed_once():
 
 def test_gradients_of_a_shared_parameter_add_up():
     block = nn.Linear(1, 1, bias=False)
-    block.weight.data = Tensor([[3.0]], dtype="float32")
-    nn.Sequential(block, block)(Tensor([[1.0]], dtype="float32")).backward()
+    block.weight.data = tensor([[3.0]], dtype="float32")
+    nn.Sequential(block, block)(tensor([[1.0]], dtype="float32")).backward()
     assert block.weight.grad.item() == 6.0
 
 
@@ -196,10 +196,10 @@ def test_state_is_what_it_was_though_training_goes_on():
     before = {name: tensor.numpy() for name, tensor in state.items()}
     sum(y.sum() for y in network(ndl.init.randn(5, 3))).backward()
     ndl.optim.SGD(network.parameters(), lr=0.1).step()
-    for name, tensor in state.items():
-        assert tensor.is_leaf()
-        assert not tensor.requires_grad
-        np.testing.assert_array_equal(tensor.numpy(), before[name], err_msg=name)
+    for name, value in state.items():
+        assert value.is_leaf()
+        assert not value.requires_grad
+        np.testing.assert_array_equal(value.numpy(), before[name], err_msg=name)
 
 
 def test_state_goes_from_one_network_to_another():
@@ -239,15 +239,15 @@ def test_loading_keeps_the_dtype_of_each_tensor_and_the_identity_of_parameters()
 def test_loading_takes_lists_and_numbers():
     linear = nn.Linear(2, 1)
     linear.load_state_dict({"weight": [[1], [2]], "bias": [[3]]})
-    assert linear(Tensor([[1.0, 1.0]])).item() == 6.0
+    assert linear(tensor([[1.0, 1.0]])).item() == 6.0
 
 
 def test_strict_loading_names_every_key_at_fault():
     network = Network()
     state = network.state_dict()
     del state["scale"], state["heads.a.bias"]
-    state["foreign"] = state["more"] = Tensor([1.0])
-    state["heads.a.weight"] = Tensor(np.zeros((2, 4)))
+    state["foreign"] = state["more"] = tensor([1.0])
+    state["heads.a.weight"] = tensor(np.zeros((2, 4)))
     state["steps"] = np.array(["x"])
     with pytest.raises(StateDictError) as error:
         network.load_state_dict(state)
@@ -307,10 +307,10 @@ def test_shared_parameters_save_under_each_name_and_stay_shared():
 def test_to_casts_floats_and_leaves_integers(dtype):
     network = Network()
     assert network.to(dtype) is network
-    wanted = Tensor([0.0], dtype=dtype).dtype
-    for name, tensor in network.state_dict().items():
-        assert tensor.dtype == ("int64" if name == "steps" else wanted), name
-    result = network(Tensor(np.ones((5, 3)), dtype=dtype))
+    wanted = tensor([0.0], dtype=dtype).dtype
+    for name, value in network.state_dict().items():
+        assert value.dtype == ("int64" if name == "steps" else wanted), name
+    result = network(tensor(np.ones((5, 3)), dtype=dtype))
     assert result[0].dtype == wanted
     assert network.body.modules[1].running_mean.dtype == wanted
 
@@ -330,8 +330,8 @@ def test_to_takes_the_device_that_exists():
     network = Network()
     assert network.to(ndl.cpu()) is network
     assert network.to(ndl.cpu(), "float64").scale.dtype == "float64"
-    with pytest.raises(DeviceError, match=r"to: expected device cpu\(\), got tpu\(\)"):
-        network.to(ndl.Device("tpu"))
+    with pytest.raises(DeviceError, match=r"to: expected a device that is enabled.*got cuda\(\)"):
+        network.to(ndl.cuda())
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", np.uint8])
@@ -376,7 +376,7 @@ def test_printing_of_options():
     assert repr(nn.CrossEntropyLoss(0.1)) == (
         "CrossEntropyLoss(label_smoothing=0.1, ignore_index=-100, reduction='mean')"
     )
-    assert repr(nn.CrossEntropyLoss(weight=[1.0, 2.0])) == (
+    assert repr(nn.CrossEntropyLoss(weight=tensor([1.0, 2.0]))) == (
         "CrossEntropyLoss(label_smoothing=0.0, ignore_index=-100, weight=float64[2], "
         "reduction='mean')"
     )
@@ -425,7 +425,7 @@ def test_a_name_that_two_tensors_have_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "a NoneType"), ("7", "a str"), (1j, "complex128[]")]
+    ("value", "shown"), [(None, "a NoneType"), ("7", "a str"), (1j, "complex128")]
 )
 def test_values_that_are_no_real_numbers_are_refused(value, shown):
     module = nn.Module()

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import ops
@@ -16,7 +17,7 @@ FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
 
 def leaf(*values, dtype="float64"):
-    return ndl.Tensor(np.array(values, dtype=dtype))
+    return tensor(np.array(values, dtype=dtype))
 
 
 # -- dtypes ------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def test_gradient_of_a_cast_comes_back_in_the_dtype_it_came_from():
 def test_log_of_the_sum_of_nothing_is_minus_infinity_without_a_warning():
     assert ops.logsumexp(leaf(-np.inf, -np.inf)).item() == -np.inf
     assert ops.logsumexp(leaf()).item() == -np.inf
-    assert ops.logsoftmax(ndl.Tensor(np.zeros((2, 0)))).shape == (2, 0)
+    assert ops.logsoftmax(tensor(np.zeros((2, 0)))).shape == (2, 0)
 
 
 def test_masked_scores_get_no_weight_and_no_gradient():
@@ -120,7 +121,7 @@ def test_masked_scores_get_no_weight_and_no_gradient():
 
 
 def test_deviation_of_equal_values_has_gradient_zero():
-    x = ndl.Tensor([[2.0, 2.0], [1.0, 3.0]])
+    x = tensor([[2.0, 2.0], [1.0, 3.0]])
     x.std(1).sum().backward()
     assert_close(x.grad, [[0.0, 0.0], [-0.5, 0.5]])
 
@@ -153,6 +154,7 @@ def test_functions_of_large_inputs_do_not_warn():
         assert np.isfinite(x.grad.numpy()).all()
 
 
+@pytest.mark.np_mode("Needle's own arrays never warn")
 def test_domain_errors_warn_as_numpy_does():
     with pytest.warns(RuntimeWarning, match="divide by zero"):
         ops.log(leaf(0.0))
@@ -211,9 +213,9 @@ def test_lists_that_are_no_index_are_refused():
 
 def test_gather_and_take_say_what_is_out_of_range():
     x = ndl.ones(2, 3)
-    with pytest.raises(OutOfRangeError, match="index 3 is out of bounds for axis 1 with size 3"):
+    with pytest.raises(OutOfRangeError, match=r"index 3 is out|in \[-3, 3\), got 3"):
         ops.gather(x, 1, np.array([[3]]))
-    with pytest.raises(OutOfRangeError, match="index 2 is out of bounds for axis 0 with size 2"):
+    with pytest.raises(OutOfRangeError, match=r"index 2 is out|in \[-2, 2\), got 2"):
         ops.take(x, [2])
     with pytest.raises(ShapeError, match=r"gather: expected .*got int64\[3,1\] for float32\[2,3\]"):
         ops.gather(x, 1, np.zeros((3, 1), int))
@@ -222,9 +224,9 @@ def test_gather_and_take_say_what_is_out_of_range():
 
 
 def test_single_element_arrays_multiply_as_matrices():
-    column = ndl.Tensor([[1.0], [2.0]])
+    column = tensor([[1.0], [2.0]])
     assert_close(column @ np.array([2.0]), [2.0, 4.0])
-    assert_close(np.array([2.0]) @ ndl.Tensor([[3.0, 4.0]]), [6.0, 8.0])
+    assert_close(np.array([2.0]) @ tensor([[3.0, 4.0]]), [6.0, 8.0])
 
 
 # -- the contract, where a table of values does not reach --------------------------------------
@@ -245,14 +247,14 @@ def test_sum_of_all_axes_is_a_scalar_and_of_lists_of_axes_works():
 
 
 def test_logs_of_sums_stay_finite_at_ten_billion():
-    x = ndl.Tensor([[1e10, 1e10], [-1e10, 1.0]])
+    x = tensor([[1e10, 1e10], [-1e10, 1.0]])
     assert_close(ops.logsumexp(x, axes=1), [1e10 + np.log(2), 1.0])
     assert ops.logsumexp(x, axes=1).dtype == np.float64
-    assert_close(ops.logsoftmax(ndl.Tensor([[5e5, -5e5]])), [[0.0, -1e6]])
+    assert_close(ops.logsoftmax(tensor([[5e5, -5e5]])), [[0.0, -1e6]])
 
 
 def test_power_takes_shapes_that_only_broadcast_together():
-    a, b = ndl.Tensor([[1.0, 2.0, 3.0]]), ndl.Tensor([1.0, 2.0, 3.0])
+    a, b = tensor([[1.0, 2.0, 3.0]]), tensor([1.0, 2.0, 3.0])
     y = ops.power(a, b)
     y.sum().backward()
     assert (y.shape, a.grad.shape, b.grad.shape) == ((1, 3), (1, 3), (3,))
@@ -262,13 +264,13 @@ def test_stack_has_one_tuple_as_input_and_gives_it_a_tuple():
     a, b = ndl.ones(2, requires_grad=True), ndl.ones(2, requires_grad=True)
     y = ops.stack((a, b), axis=1)
     assert isinstance(y.inputs[0], ndl.TensorTuple)
-    (grad,) = y.op.gradient_as_tuple(ndl.Tensor(np.arange(4.0).reshape(2, 2)), y)
+    (grad,) = y.op.gradient_as_tuple(tensor(np.arange(4.0).reshape(2, 2)), y)
     assert isinstance(grad, ndl.TensorTuple)
     assert [g.tolist() for g in grad] == [[0.0, 2.0], [1.0, 3.0]]
 
 
 def test_split_gives_a_tuple_whose_gradient_is_the_stack():
-    x = ndl.Tensor(np.arange(6.0).reshape(2, 3))
+    x = tensor(np.arange(6.0).reshape(2, 3))
     parts = ops.split(x, axis=1)
     assert isinstance(parts, ndl.TensorTuple)
     assert len(parts) == 3
@@ -282,9 +284,9 @@ def test_item_of_a_tuple_just_made_is_the_tensor_itself():
 
 
 def test_gradient_of_a_tuple_item_is_zero_in_the_other_slots():
-    x = ndl.Tensor([[1.0, 2.0], [3.0, 4.0]])
+    x = tensor([[1.0, 2.0], [3.0, 4.0]])
     item = ops.tuple_get_item(ops.split(x, 0), 1)
-    (grad,) = item.op.gradient_as_tuple(ndl.Tensor([5.0, 6.0]), item)
+    (grad,) = item.op.gradient_as_tuple(tensor([5.0, 6.0]), item)
     assert [g.tolist() for g in grad] == [[0.0, 0.0], [5.0, 6.0]]
 
 
@@ -347,11 +349,11 @@ def test_einsum_of_bfloat16_and_another_float_gives_the_wider():
 
 
 def test_logical_functions_take_a_number_on_the_right():
-    x = ndl.Tensor([True, False])
+    x = tensor([True, False])
     assert ops.logical_and(x, True).tolist() == [True, False]
     assert ops.logical_or(x, False).tolist() == [True, False]
     assert ops.logical_and(x, 256).tolist() == [True, False]
-    assert ops.logical_or(ndl.Tensor([0.0, 2.0]), 0).tolist() == [False, True]
+    assert ops.logical_or(tensor([0.0, 2.0]), 0).tolist() == [False, True]
     assert ops.logical_and(x, np.array([True, True])).tolist() == [True, False]
 
 

@@ -19,6 +19,8 @@ from needle import ops
 from needle.errors import NeedleError
 from needle.testing import assert_close, check_grads
 
+pytestmark = pytest.mark.usefixtures("each_device")
+
 BINARY = {
     "add": np.add,
     "subtract": np.subtract,
@@ -249,7 +251,7 @@ def test_indices_may_be_tensors_and_lists(data):
     for index in (rows, tuple(rows) and (tuple(rows),), mask):
         expected = x[np.array(index, dtype=bool if index is mask else int).reshape(-1)]
         assert_close(tensor(x)[index if index else []], expected)
-        as_tensor = ndl.Tensor(np.array(index, dtype=bool if index is mask else int).reshape(-1))
+        as_tensor = tensor(np.array(index, dtype=bool if index is mask else int).reshape(-1))
         assert_close(tensor(x)[as_tensor], expected)
 
 

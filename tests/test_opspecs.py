@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from oprows import Bad, Case, Row
 from opspecs import ROWS
+from tensors import tensor
 
 import needle as ndl
 from needle import ops
@@ -17,6 +18,8 @@ from needle.dtypes import as_dtype, is_floating
 from needle.testing import assert_close, check_op
 
 BAD = [pytest.param(r, b, id=f"{r.op.__name__}-{i}") for r in ROWS for i, b in enumerate(r.bad)]
+pytestmark = pytest.mark.usefixtures("each_device")
+
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.op.__name__)
 every_bad_call = pytest.mark.parametrize(("row", "call"), BAD)
 
@@ -33,7 +36,7 @@ def exported_ops() -> set[type]:
 
 
 def apply(row: Row, case: Case, arrays: list[Any]) -> list[ndl.Tensor]:
-    tensors = [ndl.Tensor(a) for a in arrays]
+    tensors = [tensor(a) for a in arrays]
     result = row.function(*tensors, **case.params)
     return [result] if isinstance(result, ndl.Tensor) else list(result)
 
@@ -127,7 +130,7 @@ def test_narrow_floats_stay_and_agree_with_float32(row: Row, case: Case, name: s
 @every_bad_call
 def test_bad_call_says_what_was_expected_and_got(row: Row, call: Bad) -> None:
     arrays = row.arrays(Case(call.inputs, call.params))
-    tensors = [ndl.Tensor(a) for a in arrays]
+    tensors = [tensor(a) for a in arrays]
     with pytest.raises(call.error, match=call.message) as caught:
         row.function(*tensors, **call.params)
     message = str(caught.value)

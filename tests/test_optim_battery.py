@@ -6,6 +6,7 @@ import gc
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import optim
@@ -35,14 +36,14 @@ TARGET = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 
 def parameters(dtype="float64"):
     return [
-        ndl.Tensor(np.random.randn(2, 3), dtype=dtype),
-        ndl.Tensor(np.random.randn(3), dtype=dtype),
+        tensor(np.random.randn(2, 3), dtype=dtype),
+        tensor(np.random.randn(3), dtype=dtype),
     ]
 
 
 def loss_of(params):
     weight, bias = params
-    target = ndl.Tensor(TARGET, dtype=weight.dtype, requires_grad=False)
+    target = tensor(TARGET, dtype=weight.dtype, requires_grad=False)
     return ((weight + bias - target) ** 2).sum()
 
 
@@ -155,8 +156,8 @@ def test_skipped_steps_leave_no_trace_in_a_parameters_path(make):
     alone[1].data = params[1].data
     opt, reference = make(params, weight_decay=0.1), make(alone[1:], weight_decay=0.1)
     for step in range(6):
-        grad = ndl.Tensor(np.random.randn(3))
-        params[0].grad = ndl.Tensor(np.random.randn(2, 3))
+        grad = tensor(np.random.randn(3))
+        params[0].grad = tensor(np.random.randn(2, 3))
         params[1].grad = None if step in (1, 2, 4) else grad
         opt.step()
         if step not in (1, 2, 4):
@@ -166,28 +167,28 @@ def test_skipped_steps_leave_no_trace_in_a_parameters_path(make):
 
 
 def test_weight_decay_pulls_towards_zero_where_the_gradient_is_zero(make):
-    p = ndl.Tensor([2.0, -3.0])
+    p = tensor([2.0, -3.0])
     opt = make([p], weight_decay=0.5)
     for _ in range(3):
-        p.grad = ndl.Tensor([0.0, 0.0])
+        p.grad = tensor([0.0, 0.0])
         opt.step()
     assert (np.abs(p.numpy()) < [2.0, 3.0]).all()
     np.testing.assert_array_equal(np.sign(p.numpy()), [1.0, -1.0])
 
 
 def test_a_zero_gradient_without_weight_decay_moves_nothing(make):
-    p = ndl.Tensor([2.0, -3.0])
+    p = tensor([2.0, -3.0])
     opt = make([p], weight_decay=0.0)
-    p.grad = ndl.Tensor([0.0, 0.0])
+    p.grad = tensor([0.0, 0.0])
     opt.step()
     np.testing.assert_array_equal(p.numpy(), [2.0, -3.0])
 
 
 def test_shared_parameters_are_stepped_once(make):
-    w, other = ndl.Tensor([1.0, -2.0]), ndl.Tensor([1.0, -2.0])
+    w, other = tensor([1.0, -2.0]), tensor([1.0, -2.0])
     opt, once = make([w, w]), make([other])
     for p in (w, other):
-        p.grad = ndl.Tensor([0.5, 0.25])
+        p.grad = tensor([0.5, 0.25])
     opt.step()
     once.step()
     assert opt.params == [w]
@@ -195,9 +196,9 @@ def test_shared_parameters_are_stepped_once(make):
 
 
 def test_scalar_and_empty_parameters_are_stepped(make):
-    scalar, empty = ndl.Tensor(1.0), ndl.Tensor(np.zeros((0, 3)))
+    scalar, empty = tensor(1.0), tensor(np.zeros((0, 3)))
     opt = make([scalar, empty])
-    scalar.grad, empty.grad = ndl.Tensor(2.0), ndl.Tensor(np.zeros((0, 3)))
+    scalar.grad, empty.grad = tensor(2.0), tensor(np.zeros((0, 3)))
     opt.step()
     assert scalar.shape == ()
     assert scalar.item() < 1.0
@@ -295,7 +296,7 @@ def test_a_gradient_of_another_shape_is_refused_before_anything_changes(make):
     params = parameters()
     before = values(params)
     opt = make([("weight", params[0]), ("bias", params[1])])
-    params[0].grad, params[1].grad = ndl.Tensor(TARGET), ndl.Tensor([[1.0]])
+    params[0].grad, params[1].grad = tensor(TARGET), tensor([[1.0]])
     with pytest.raises(ShapeError) as caught:
         opt.step()
     assert str(caught.value) == (
@@ -316,9 +317,9 @@ def test_a_gradient_that_is_no_tensor_is_refused(make):
 
 
 def test_a_float64_gradient_of_a_float32_parameter_is_cast(make):
-    p = ndl.Tensor([1.0, 2.0], dtype="float32")
+    p = tensor([1.0, 2.0], dtype="float32")
     opt = make([p])
-    p.grad = ndl.Tensor([1.0, 2.0])
+    p.grad = tensor([1.0, 2.0])
     opt.step()
     assert p.dtype == np.float32
 
@@ -335,10 +336,10 @@ def test_a_first_step_without_any_gradient_raises(make):
 
 def test_the_first_step_warns_once_of_parameters_without_gradient(make):
     weight, bias = parameters()
-    unnamed = ndl.Tensor(np.zeros((4, 5)))
-    frozen = ndl.Tensor([1.0], requires_grad=False)
+    unnamed = tensor(np.zeros((4, 5)))
+    frozen = tensor([1.0], requires_grad=False)
     opt = make([weight, ("head.bias", bias), unnamed, ("frozen", frozen)])
-    weight.grad = ndl.Tensor(TARGET)
+    weight.grad = tensor(TARGET)
     with pytest.warns(UserWarning) as caught:
         opt.step()
     assert [str(w.message) for w in caught] == [
@@ -369,15 +370,15 @@ def test_no_parameters_is_refused(make):
 
 def test_what_is_no_tensor_is_refused_with_its_position(make):
     with pytest.raises(DTypeError, match=r"Tensors, got NoneType None at position 1\."):
-        make([ndl.Tensor([1.0]), None])
+        make([tensor([1.0]), None])
     with pytest.raises(DTypeError, match=r"got float64\[2\]\. Of a single Tensor, write"):
-        make(ndl.Tensor([1.0, 2.0]))
+        make(tensor([1.0, 2.0]))
     with pytest.raises(DTypeError, match="expected an iterable of Tensors, got int 3"):
         make(3)
     with pytest.raises(DTypeError, match=r"expected floating parameters, got parameter 0 int64"):
-        make([ndl.Tensor([1, 2])])
+        make([tensor([1, 2])])
 
 
 def test_results_of_ops_are_refused_as_parameters(make):
     with pytest.raises(GradientError, match=r"parameter 0 float64\[1\], the result of mul_scalar"):
-        make([ndl.Tensor([1.0]) * 0.1])
+        make([tensor([1.0]) * 0.1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle.errors import DTypeError, NonFiniteError, OptionError
@@ -11,8 +12,8 @@ from needle.optim import clip_grad_norm, clip_grad_value
 
 
 def parameter(grad, dtype="float64"):
-    p = ndl.Tensor(np.zeros(np.shape(grad)), dtype=dtype)
-    p.grad = ndl.Tensor(grad, dtype=dtype)
+    p = tensor(np.zeros(np.shape(grad)), dtype=dtype)
+    p.grad = tensor(grad, dtype=dtype)
     return p
 
 
@@ -35,7 +36,7 @@ def test_gradients_below_the_norm_keep_every_bit():
 
 
 def test_gradients_are_replaced_and_detached():
-    p = ndl.Tensor([3.0, 4.0])
+    p = tensor([3.0, 4.0])
     (p * p * p).sum().backward()
     for clip in (clip_grad_norm, clip_grad_value):
         before, copy = p.grad, p.grad.numpy()
@@ -61,7 +62,7 @@ def test_norm_of_half_precision_gradients_does_not_overflow():
 
 def test_parameters_without_gradient_do_not_count():
     p = parameter([3.0, 4.0])
-    other = ndl.Tensor([1.0])
+    other = tensor([1.0])
     assert float(clip_grad_norm((q for q in (other, p)), 10.0)) == 5.0
     assert other.grad is None
     assert float(clip_grad_norm([other], 1.0)) == 0.0
@@ -132,8 +133,8 @@ def test_clipping_in_lazy_mode_gives_the_same():
 
 @pytest.mark.parametrize("clip", [clip_grad_norm, clip_grad_value])
 def test_integer_gradients_are_refused(clip):
-    p = ndl.Tensor([1.0, 2.0])
-    p.grad = ndl.Tensor([3, 4])
+    p = tensor([1.0, 2.0])
+    p.grad = tensor([3, 4])
     with pytest.raises(DTypeError, match=rf"{clip.__name__}: expected floating .*, got int64\[2\]"):
         clip([p], 1.0)
     assert p.grad.numpy().tolist() == [3, 4]

@@ -6,6 +6,7 @@ import gc
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import nn, optim
@@ -13,12 +14,12 @@ from needle.errors import DTypeError, OptionError, ShapeError, StateDictError
 
 
 def parameters(dtype="float64"):
-    return [ndl.Tensor(np.random.randn(2, 3), dtype=dtype), ndl.Tensor([1.0], dtype=dtype)]
+    return [tensor(np.random.randn(2, 3), dtype=dtype), tensor([1.0], dtype=dtype)]
 
 
 def wander(params):
     for p in params:
-        p.data = ndl.Tensor(np.random.randn(*p.shape), dtype=p.dtype)
+        p.data = tensor(np.random.randn(*p.shape), dtype=p.dtype)
 
 
 @pytest.mark.parametrize("warmup", [False, True])
@@ -110,7 +111,7 @@ def test_parameters_of_another_shape_or_number_are_refused_and_nothing_changes()
         "EMA.copy_to: expected parameters as at the start, (float64[2,3], float64[1]), "
         "got (float64[2,3])."
     )
-    params[1].data = ndl.Tensor([1.0, 2.0])
+    params[1].data = tensor([1.0, 2.0])
     with pytest.raises(ShapeError, match=r"EMA\.update"):
         ema.update()
     assert ema.t == 0

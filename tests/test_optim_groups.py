@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import nn, optim
@@ -11,7 +12,7 @@ from needle.errors import DTypeError, OptionError, StateDictError
 
 
 def two():
-    return ndl.Tensor([1.0, 1.0]), ndl.Tensor([1.0])
+    return tensor([1.0, 1.0]), tensor([1.0])
 
 
 def with_grads(*params):
@@ -40,7 +41,7 @@ def test_lr_reads_the_first_group_and_sets_all():
 
 
 def test_options_read_and_set_as_attributes_are_checked():
-    opt = optim.Adam([ndl.Tensor([1.0])], beta1=0.8)
+    opt = optim.Adam([tensor([1.0])], beta1=0.8)
     assert (opt.beta1, opt.weight_decay) == (0.8, 0.0)
     with pytest.raises(OptionError, match=r"Adam: expected beta1 in \[0, 1\), got 1\.0\."):
         opt.beta1 = 1.0
@@ -85,7 +86,7 @@ def test_misspelt_group_options_are_refused():
 
 def test_group_options_are_checked_like_the_constructors():
     with pytest.raises(OptionError, match="expected lr to be finite and at least 0, got -1"):
-        optim.SGD([{"params": [ndl.Tensor([1.0])], "lr": -1}])
+        optim.SGD([{"params": [tensor([1.0])], "lr": -1}])
 
 
 def test_groups_and_tensors_do_not_mix():
@@ -132,7 +133,7 @@ def test_options_come_back_with_the_state():
     saved = optim.RMSprop([a], lr=0.3, alpha=0.5, momentum=0.25, centered=True)
     with_grads(a)
     saved.step()
-    fresh = optim.RMSprop([ndl.Tensor(a.numpy())])
+    fresh = optim.RMSprop([tensor(a.numpy())])
     fresh.load_state_dict(saved.state_dict())
     assert (fresh.lr, fresh.alpha, fresh.momentum, fresh.centered) == (0.3, 0.5, 0.25, True)
     assert isinstance(fresh.centered, bool)
@@ -140,7 +141,7 @@ def test_options_come_back_with_the_state():
 
 
 def test_options_out_of_range_in_a_state_are_refused_and_change_nothing():
-    opt = optim.SGD([ndl.Tensor([1.0])], lr=0.1)
+    opt = optim.SGD([tensor([1.0])], lr=0.1)
     with pytest.raises(StateDictError, match="load_state_dict: SGD: expected lr to be finite"):
         opt.load_state_dict({**opt.state_dict(), "lr.0": -1.0})
     assert opt.lr == 0.1
@@ -149,18 +150,18 @@ def test_options_out_of_range_in_a_state_are_refused_and_change_nothing():
 def test_clip_grad_norm_is_a_method_too():
     a, b = two()
     opt = optim.SGD([a, b])
-    a.grad, b.grad = ndl.Tensor([3.0, 0.0]), ndl.Tensor([4.0])
+    a.grad, b.grad = tensor([3.0, 0.0]), tensor([4.0])
     assert float(opt.clip_grad_norm()) == 5.0
     np.testing.assert_allclose(a.grad.numpy(), [0.15, 0.0], rtol=1e-6)
 
 
 def test_repr_shows_the_options():
-    opt = optim.SGD([ndl.Tensor([1.0])], lr=0.5)
+    opt = optim.SGD([tensor([1.0])], lr=0.5)
     assert repr(opt) == ("SGD(params=1, lr=0.5, momentum=0.0, weight_decay=0.0, nesterov=False)")
 
 
 def test_the_base_class_has_no_step():
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     opt = optim.Optimizer([p])
     with_grads(p)
     with pytest.raises(NotImplementedError, match="Optimizer: neither step nor update is written"):
@@ -181,7 +182,7 @@ def test_an_optimiser_of_ones_own_may_write_step():
             for p in self.params:
                 p.data = p.data - self.lr * p.grad.data
 
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     opt = Descent([p], lr=0.25)
     with_grads(p)
     opt.step()
@@ -205,7 +206,7 @@ def test_an_optimiser_of_ones_own_with_state_saves_and_loads():
             mean = self.mean[p] = self.mean[p] * group["factor"] + grad
             return p - mean * group["lr"]
 
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     opt = Averaged([p])
     with_grads(p)
     opt.step()
@@ -235,11 +236,11 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change):
 @pytest.mark.parametrize("state", [[1], None, 3, "t"])
 def test_a_state_that_is_no_dict_is_refused(state):
     with pytest.raises(StateDictError, match="load_state_dict: expected a dict, got"):
-        optim.SGD([ndl.Tensor([1.0])]).load_state_dict(state)
+        optim.SGD([tensor([1.0])]).load_state_dict(state)
 
 
 def test_ragged_lists_in_a_state_are_refused():
-    opt = optim.SGD([ndl.Tensor([1.0])])
+    opt = optim.SGD([tensor([1.0])])
     with pytest.raises(StateDictError, match=r"lr\.0: expected a number"):
         opt.load_state_dict({**opt.state_dict(), "lr.0": [[1], [1, 2]]})
 

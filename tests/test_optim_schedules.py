@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import optim
@@ -13,7 +14,7 @@ from needle.errors import DTypeError, OptionError, StateDictError
 
 
 def optimizer(lr=1.0, groups=1):
-    return optim.SGD([{"params": [ndl.Tensor([1.0])]} for _ in range(groups)], lr=lr)
+    return optim.SGD([{"params": [tensor([1.0])]} for _ in range(groups)], lr=lr)
 
 
 def rates(schedule, steps):
@@ -76,11 +77,11 @@ def test_saved_and_restored_schedules_go_on_bit_for_bit(make, tmp_path):
             opt.step()
             schedule.step()
 
-    opt = optim.SGD([ndl.Tensor([1.0])], lr=0.3)
+    opt = optim.SGD([tensor([1.0])], lr=0.3)
     schedule = make(opt)
     train(opt, schedule, 5)
     ndl.save(schedule, tmp_path / "schedule")
-    p = ndl.Tensor(opt.params[0].numpy())
+    p = tensor(opt.params[0].numpy())
     train(opt, schedule, 5)
 
     fresh = optim.SGD([p], lr=0.9)
@@ -92,7 +93,7 @@ def test_saved_and_restored_schedules_go_on_bit_for_bit(make, tmp_path):
 
 
 def test_every_group_follows_from_its_own_base():
-    opt = optim.SGD([{"params": [ndl.Tensor([1.0])], "lr": lr} for lr in (1.0, 0.1)])
+    opt = optim.SGD([{"params": [tensor([1.0])], "lr": lr} for lr in (1.0, 0.1)])
     schedule = optim.StepLR(opt, 1, gamma=0.5)
     schedule.step()
     assert [group["lr"] for group in opt.param_groups] == schedule.get_lr() == [0.5, 0.05]

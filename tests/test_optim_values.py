@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import optim
@@ -94,19 +95,19 @@ CASES = [
 def test_twenty_steps_equal_the_equations(kind, reference, options, dtype, rtol):
     start = np.random.randn(4, 3)
     grads = np.random.randn(20, 4, 3)
-    p = ndl.Tensor(start, dtype=dtype)
+    p = tensor(start, dtype=dtype)
     opt = kind([p], **options)
     for grad in grads:
-        p.grad = ndl.Tensor(grad, dtype=dtype)
+        p.grad = tensor(grad, dtype=dtype)
         opt.step()
     np.testing.assert_allclose(p.numpy(), reference(start, grads, **options), rtol=rtol, atol=rtol)
 
 
 def test_sgd_keeps_state_only_with_momentum():
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     for momentum, expected in [(0.0, 0), (0.9, 1)]:
         opt = optim.SGD([p], momentum=momentum)
-        p.grad = ndl.Tensor([1.0])
+        p.grad = tensor([1.0])
         opt.step()
         assert len(opt.u) == expected
         assert ("u.0" in opt.state_dict()) == bool(expected)
@@ -114,9 +115,9 @@ def test_sgd_keeps_state_only_with_momentum():
 
 def test_plain_sgd_makes_two_tensors_a_step():
     made = []
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     opt = optim.SGD([p], lr=0.5)
-    p.grad = ndl.Tensor([1.0])
+    p.grad = tensor([1.0])
     original = ndl.Tensor.make_from_op
     try:
         ndl.Tensor.make_from_op = classmethod(
@@ -129,10 +130,10 @@ def test_plain_sgd_makes_two_tensors_a_step():
 
 
 def test_adam_state_has_the_names_of_the_contract():
-    p = ndl.Tensor([1.0, 2.0])
+    p = tensor([1.0, 2.0])
     opt = optim.Adam([p])
     assert opt.t == 0
-    p.grad = ndl.Tensor([1.0, -1.0])
+    p.grad = tensor([1.0, -1.0])
     opt.step()
     assert opt.t == 1
     np.testing.assert_allclose(opt.m[p].numpy(), [0.1, -0.1])
@@ -145,10 +146,10 @@ def test_adam_state_has_the_names_of_the_contract():
 
 
 def test_centered_rmsprop_of_a_constant_gradient_stays_finite():
-    p = ndl.Tensor([1.0], dtype="float32")
+    p = tensor([1.0], dtype="float32")
     opt = optim.RMSprop([p], centered=True, alpha=0.5, eps=1e-2)
     for _ in range(100):
-        p.grad = ndl.Tensor([0.3], dtype="float32")
+        p.grad = tensor([0.3], dtype="float32")
         opt.step()
     assert np.isfinite(p.numpy()).all()
 
@@ -168,18 +169,18 @@ def test_centered_rmsprop_of_a_constant_gradient_stays_finite():
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5, float("nan")])
 def test_averaging_factors_outside_0_to_1_are_refused(kind, option, value):
     with pytest.raises(OptionError) as caught:
-        kind([ndl.Tensor([1.0])], **{option: value})
+        kind([tensor([1.0])], **{option: value})
     assert str(caught.value) == f"{kind.__name__}: expected {option} in [0, 1), got {value!r}."
 
 
 @pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad])
 def test_negative_eps_is_refused(kind):
     with pytest.raises(OptionError, match="expected eps to be finite and at least 0, got -1e-08"):
-        kind([ndl.Tensor([1.0])], eps=-1e-8)
+        kind([tensor([1.0])], eps=-1e-8)
 
 
 def test_other_options_outside_their_range_are_refused():
-    p = ndl.Tensor([1.0])
+    p = tensor([1.0])
     with pytest.raises(OptionError, match="lr_decay"):
         optim.Adagrad([p], lr_decay=-1.0)
     with pytest.raises(OptionError, match="initial_accumulator_value"):

@@ -11,6 +11,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import nn
@@ -40,7 +41,7 @@ def live_values():
         np.array(5),
         memoryview(b"\x01\x02"),
         True,
-        1 + 2j,
+        pytest.param(1 + 2j, marks=pytest.mark.np_mode("NDArrays hold no complex numbers")),
     ],
 )
 def test_tensor_of_whatever_numpy_takes(source):
@@ -102,7 +103,7 @@ def test_unknown_dtype_is_named():
 
 
 def test_unknown_device_is_named():
-    with pytest.raises(DeviceError, match=r"device: expected cpu\(\), got 'tpu'"):
+    with pytest.raises(DeviceError, match=r"device: expected .*cpu\(\), got 'tpu'"):
         Tensor([1.0], device="tpu")
 
 
@@ -189,8 +190,8 @@ def test_numpy_reads_tensors_as_copies():
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="copy= is NumPy 2's")
 def test_numpy_can_ask_for_the_storage_itself():
-    x = Tensor([1.0, 2.0])
-    assert np.asarray(x, copy=False) is x.cached_data
+    x = tensor([1.0, 2.0])
+    assert np.shares_memory(np.asarray(x, copy=False), np.asarray(x.cached_data))
     with pytest.raises(ValueError, match="copy"):
         np.asarray(x, dtype="float32", copy=False)
 
@@ -255,22 +256,22 @@ def test_conversion_to_python_numbers():
     assert int(Tensor(2.9)) == 2
     assert Tensor([[7]]).item() == 7
     assert type(Tensor([1.5], dtype="float32").item()) is float
-    assert type(Tensor([1]).item()) is int
+    assert type(tensor([1]).item()) is int
     for function in (float, int, Tensor.item):
         with pytest.raises(ShapeError, match=r"item: expected one element, got float64\[2\]"):
-            function(Tensor([1.0, 2.0]))
+            function(tensor([1.0, 2.0]))
 
 
 def test_integers_index():
-    assert [10, 20, 30][Tensor(1)] == 20
-    assert list(range(Tensor([3]))) == [0, 1, 2]
+    assert [10, 20, 30][tensor(1)] == 20
+    assert list(range(tensor([3]))) == [0, 1, 2]
     with pytest.raises(DTypeError, match=r"index: expected an integer Tensor, got float64\[\]"):
-        [10, 20][Tensor(1.0)]
+        [10, 20][tensor(1.0)]
 
 
 def test_formatting_shows_one_element():
     assert f"{Tensor(3.14159):.2f}" == "3.14"
-    assert f"{Tensor([42]):05d}" == "00042"
+    assert f"{tensor([42]):05d}" == "00042"
     assert f"{Tensor([1.0, 2.0])}" == "[1. 2.]"
     with pytest.raises(ShapeError, match="expected one element"):
         f"{Tensor([1.0, 2.0]):.2f}"
@@ -321,7 +322,7 @@ def test_to_returns_itself_where_nothing_changes():
      lambda x: x.to(ndl.cpu(), "float32")],
 )  # fmt: skip
 def test_casts_carry_gradients_back_in_the_source_dtype(call):
-    x = Tensor([1.0, 2.0])
+    x = tensor([1.0, 2.0])
     y = call(x)
     assert y.dtype == "float32"
     (y * 3).backward()
@@ -330,8 +331,8 @@ def test_casts_carry_gradients_back_in_the_source_dtype(call):
 
 
 def test_to_an_unknown_device_is_refused():
-    with pytest.raises(DeviceError, match=r"to: expected device cpu\(\), got cuda\(\)"):
-        Tensor([1.0]).to(ndl.Device("cuda"))
+    with pytest.raises(DeviceError, match=r"to: expected a device that is enabled.* got cuda\(\)"):
+        Tensor([1.0]).to(ndl.cuda())
 
 
 def test_to_an_unknown_dtype_is_refused():

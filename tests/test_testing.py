@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle.errors import DTypeError, OptionError
@@ -54,7 +55,7 @@ def test_every_direction_is_tried():
 
 
 def test_gradient_that_is_five_percent_off_in_one_element_fails():
-    factor = ndl.Tensor(np.where(X.max() == X, 1.05, 1.0), requires_grad=False)
+    factor = tensor(np.where(X.max() == X, 1.05, 1.0), requires_grad=False)
     wrong = cube_with(gradient=lambda g, x: g * 3 * x**2 * factor)
     with pytest.raises(AssertionError, match=r"order 1, input 0 \(float64\[2,3\]\)"):
         check_grads(wrong, X)
@@ -93,12 +94,12 @@ def test_gradient_of_another_shape_or_dtype_fails():
 
 
 def test_float32_inputs_are_tried_in_float64():
-    check_grads(lambda x: ndl.exp(x) * x, ndl.Tensor(X, dtype="float32"))
+    check_grads(lambda x: ndl.exp(x) * x, tensor(X, dtype="float32"))
 
 
 def test_integers_bools_and_numbers_are_handed_on():
     ids = np.array([1, 0, 1])
-    keep = ndl.Tensor([True, False, True])
+    keep = tensor([True, False, True])
     check_grads(lambda x, i, k, s: ndl.where(k, ndl.take(x, i, 0)[0], s) ** 2, X, ids, keep, 2.0)
 
 
@@ -157,7 +158,7 @@ def test_global_random_stream_is_left_alone():
 
 
 def test_grad_attributes_of_the_inputs_are_left_alone():
-    x = ndl.Tensor(X)
+    x = tensor(X)
     check_grads(lambda a: a * a, x)
     assert x.grad is None
 
@@ -181,7 +182,7 @@ def test_nothing_to_differentiate_is_said():
 
 def test_right_op_passes_with_everything_given():
     bad = [(([1, 2],), "expected Tensors, got")]
-    check_op(Cube(), ndl.Tensor(X), reference=lambda x: x**3, bad_inputs=bad, order=3)
+    check_op(Cube(), tensor(X), reference=lambda x: x**3, bad_inputs=bad, order=3)
 
 
 def test_function_of_several_inputs_passes():
@@ -257,7 +258,7 @@ def test_dtype_of_a_cast_may_be_its_own():
 def test_op_that_writes_to_its_input_fails():
     def compute(x):
         y = x * x * x
-        x += 1
+        x[...] = 0
         return y
 
     with pytest.raises(
@@ -266,6 +267,7 @@ def test_op_that_writes_to_its_input_fails():
         check_op(cube_with(compute=compute), X)
 
 
+@pytest.mark.np_mode("NumPy's functions take `out`")
 def test_op_that_works_in_place_fails():
     wrong = cube_with(compute=lambda x: np.maximum(x, 0, out=x))
     with pytest.raises(AssertionError, match="wrong: expected input 0 to stay as it was"):
@@ -294,6 +296,7 @@ def test_wrong_gradient_fails_under_the_name_of_the_op():
         check_op(wrong, X)
 
 
+@pytest.mark.np_mode("NumPy's arrays have an order K")
 def test_op_that_depends_on_the_memory_layout_fails():
     wrong = cube_with(compute=lambda x: x.ravel(order="K").reshape(x.shape) ** 3)
     with pytest.raises(AssertionError, match="wrong, permuted inputs: expected"):
@@ -303,8 +306,9 @@ def test_op_that_depends_on_the_memory_layout_fails():
 @pytest.mark.parametrize("layout", ["sliced", "flipped", "zero-stride"])
 def test_op_that_reads_memory_past_its_strides_fails(layout):
     def compute(x):
-        strides = {"sliced": (48, 16), "flipped": (-24, -8), "zero-stride": (0, 8)}
-        return x * 0 if x.strides == strides[layout] else x**3
+        strides = {"sliced": (6, 2), "flipped": (-3, -1), "zero-stride": (0, 1)}
+        unit = x.dtype.itemsize if ndl.BACKEND == "np" else 1
+        return x * 0 if x.strides == tuple(unit * n for n in strides[layout]) else x**3
 
     with pytest.raises(AssertionError, match=f"wrong, {layout} inputs: expected"):
         check_op(cube_with(compute=compute), X)
@@ -416,8 +420,8 @@ def test_bad_input_must_raise_a_needle_error_with_the_message():
 
 
 def test_equal_arrays_tensors_and_lists_pass():
-    assert_close(ndl.Tensor(X), X)
-    assert_close([1, 2], ndl.Tensor([1, 2]))
+    assert_close(tensor(X), X)
+    assert_close([1, 2], tensor([1, 2]))
     assert_close(np.nan, np.nan)
     assert_close([np.inf, -np.inf], [np.inf, -np.inf])
 
@@ -426,7 +430,7 @@ def test_tolerance_follows_the_coarser_dtype():
     assert_close(np.float32(1) + np.float32(1e-5), 1.0)
     with pytest.raises(AssertionError):
         assert_close(1 + 1e-5, 1.0)
-    assert_close(ndl.Tensor([1.0], dtype="bfloat16"), [1.05])
+    assert_close(tensor([1.0], dtype="bfloat16"), [1.05])
 
 
 def test_shapes_do_not_broadcast():

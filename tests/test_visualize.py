@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import tensor
 
 import needle as ndl
 from needle.errors import DTypeError, OptionError
@@ -33,7 +34,7 @@ def texts(picture: str) -> list[str]:
 
 
 def tutorial():
-    x1, x2 = ndl.Tensor(2.0), ndl.Tensor(5.0)
+    x1, x2 = tensor(2.0), tensor(5.0)
     y = x1 * x2 + ndl.sin(x1)
     return y, {x1: "x1", x2: "x2", y: "y"}
 
@@ -50,29 +51,29 @@ def test_every_value_is_a_box_and_every_operator_a_circle():
 
 
 def test_boxes_tell_dtype_shape_and_the_number_of_a_single_element():
-    x = ndl.Tensor(np.ones((2, 3), dtype="float32"))
+    x = tensor(np.ones((2, 3), dtype="float32"))
     assert {"float32[2,3]", "float32[] = 6"} <= set(texts(graph_svg(x.sum())))
 
 
 def test_circles_tell_the_scalar_of_a_scalar_operator():
-    circle = [text for text in texts(graph_svg(ndl.Tensor([1.0, 2.0]) * 0.25)) if "[" not in text]
+    circle = [text for text in texts(graph_svg(tensor([1.0, 2.0]) * 0.25)) if "[" not in text]
     assert circle == ["mul", "scalar", "0.25"]
 
 
 def test_a_pointer_on_a_circle_is_told_arguments_and_equation():
-    picture = graph_svg(ndl.Tensor(np.ones((2, 3))).sum(1))
+    picture = graph_svg(tensor(np.ones((2, 3))).sum(1))
     titles = [title.text for title in shapes(picture, "title")]
     assert any(t.startswith("summation(axes=1, keepdims=False): y = ") for t in titles)
 
 
 def test_an_operator_on_one_value_twice_gets_two_arrows():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     lines, heads = drawn(graph_svg(x * x)).findall(f"{SVG}g")[:2]
     assert len(lines) == len(heads) == 3  # twice into the product, once out of it
 
 
 def test_parameters_data_values_and_results_differ_in_colour():
-    w, x = ndl.Tensor([1.0, 2.0]), ndl.Tensor([3.0, 4.0], requires_grad=False)
+    w, x = tensor([1.0, 2.0]), tensor([3.0, 4.0], requires_grad=False)
     picture = graph_svg((w * x).sum(), names={w: "w", x: "x"})
     fills = {rect.get("fill") for rect in shapes(picture, "rect")}
     assert len(fills) == 4
@@ -82,7 +83,7 @@ def test_parameters_data_values_and_results_differ_in_colour():
 
 
 def test_data_can_be_coloured_as_data_although_it_has_a_gradient():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     plain, marked = (
         [rect.get("fill") for rect in shapes(picture, "rect")]
         for picture in (graph_svg(ndl.exp(x)), graph_svg(ndl.exp(x), data=[x]))
@@ -92,13 +93,13 @@ def test_data_can_be_coloured_as_data_although_it_has_a_gradient():
 
 
 def test_the_legend_shows_only_what_occurs():
-    picture = graph_svg(ndl.exp(ndl.Tensor([1.0])))
+    picture = graph_svg(ndl.exp(tensor([1.0])))
     assert "parameter" in picture
     assert "data, constant" not in picture
 
 
 def test_several_results_share_one_picture():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     y = ndl.exp(x)
     picture = graph_svg(y, ndl.log(y))
     results = [r for r in shapes(picture, "rect") if r.get("fill") == "#d6f0d8"]
@@ -106,25 +107,25 @@ def test_several_results_share_one_picture():
 
 
 def test_a_leaf_alone_is_one_box():
-    picture = graph_svg(ndl.Tensor([1.0, 2.0]), names={})
+    picture = graph_svg(tensor([1.0, 2.0]), names={})
     assert texts(picture) == ["float64[2]"]
 
 
 def test_the_gradient_is_a_graph_too():
-    x = ndl.Tensor([0.5])
+    x = tensor([0.5])
     ndl.sin(x).backward()
     assert "cos" in texts(graph_svg(x.grad))
 
 
 def test_tuples_of_tensors_are_values():
-    pair = ndl.ops.split(ndl.Tensor(np.ones((2, 3))), 0)
+    pair = ndl.ops.split(tensor(np.ones((2, 3))), 0)
     assert "(float64[3], float64[3])" in texts(graph_svg(pair))
 
 
 def test_names_stay_on_parameters_that_were_updated_since():
-    w = ndl.Tensor([1.0, 2.0])
+    w = tensor([1.0, 2.0])
     loss = (w * w).sum()
-    w.data = ndl.Tensor([5.0, 5.0])
+    w.data = tensor([5.0, 5.0])
     assert "w" in texts(graph_svg(loss, names={w: "w"}))
 
 
@@ -142,18 +143,18 @@ def test_names_stay_on_parameters_that_were_updated_since():
     ],
 )
 def test_any_name_gives_well_formed_xml(name):
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     picture = graph_svg(ndl.exp(x), names={x: name})
     ElementTree.fromstring(picture.encode())
 
 
 def test_names_are_shown_as_they_are():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     assert "a < b & c" in texts(graph_svg(ndl.exp(x), names={x: "a < b & c"}))
 
 
 def test_text_fits_its_box():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     wide = "重みの行列 of the widest layer that anybody has drawn"
     for name in ("w", "decoder.layers.11.attention.q_projection.weight", wide):
         for group in drawn(graph_svg(ndl.exp(x), names={x: name})).findall(f"{SVG}g")[2:]:
@@ -166,7 +167,7 @@ def test_text_fits_its_box():
 
 
 def test_text_fits_its_circle():
-    x = ndl.Tensor(np.ones((2, 3)))
+    x = tensor(np.ones((2, 3)))
     for group in drawn(graph_svg((x * 0.123456).broadcast_to((2, 3)).sum())).findall(f"{SVG}g"):
         circle = group.find(f"{SVG}circle")
         if circle is None:
@@ -185,13 +186,13 @@ def test_the_same_graph_gives_the_same_picture():
 
 def test_nothing_is_computed_for_a_picture():
     with ndl.lazy():
-        y = ndl.exp(ndl.Tensor([1.0]))
+        y = ndl.exp(tensor([1.0]))
         assert "not computed yet" in graph_svg(y)
     assert y.cached_data is None
 
 
 def test_a_long_chain_is_drawn_without_recursion():
-    x = y = ndl.Tensor([1.0])
+    x = y = tensor([1.0])
     for _ in range(1500):
         y = y + x  # x is visible over the whole height, and its edges share one trunk
     picture = graph_svg(y)
@@ -276,14 +277,14 @@ def test_text_lists_inputs_before_their_users():
 
 
 def test_text_shows_the_arguments_of_operators():
-    text = graph_text((ndl.Tensor(np.ones((2, 3))) * 3).sum(1))
+    text = graph_text((tensor(np.ones((2, 3))) * 3).sum(1))
     assert re.search(r"mul_scalar\(%0, scalar=3\)", text)
     assert re.search(r"summation\(%1, axes=1, keepdims=False\)", text)
 
 
 @pytest.mark.parametrize("picture", [graph_svg, graph_text])
 def test_names_that_are_no_dict_of_tensors_to_str_are_refused(picture):
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     for names in ({x: 5}, [x], {"x": x}, 3):
         with pytest.raises(DTypeError) as caught:
             picture(x * 2, names=names)

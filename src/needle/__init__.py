@@ -38,6 +38,8 @@ from needle.backend_selection import (
     all_devices,
     array_api,
     cpu,
+    cpu_numpy,
+    cuda,
     default_device,
 )
 from needle.init import (
@@ -204,6 +206,7 @@ from needle.ops import (
     var,
     where,
 )
+from needle.runtime.threads import get_num_threads, set_num_threads
 from needle.serialization import load, save
 from needle.version import __version__
 
@@ -314,7 +317,9 @@ __all__ = [
     "concatenate",
     "cos",
     "cpu",
+    "cpu_numpy",
     "cross_entropy",
+    "cuda",
     "cumsum",
     "data",
     "default_device",
@@ -333,6 +338,7 @@ __all__ = [
     "fused_add_scalars",
     "gather",
     "gelu",
+    "get_num_threads",
     "getitem",
     "grad",
     "greater",
@@ -377,6 +383,7 @@ __all__ = [
     "relu",
     "reshape",
     "save",
+    "set_num_threads",
     "sigmoid",
     "sign",
     "silu",

@@ -3,7 +3,8 @@
 The reference device. Its results are the specification that every other device is held to.
 The primitives, which every backend has under the same names and with the same meaning:
 
-    arrays in, out     asarray, from_numpy, to_numpy
+    arrays in, out     asarray, constant, from_numpy, from_values, to_numpy
+    devices            device_of, to_device
     elements by place  index, put, take_along, scatter_along, add_along, scatter_add
     functions          total, einsum, erf, sigmoid
     how to compute     in_float32, scalar_for, quietly, require
@@ -16,6 +17,7 @@ arrays that it is given.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,16 @@ __all__ = [
     "add_along",
     "all_devices",
     "asarray",
+    "constant",
     "cpu",
+    "cpu_numpy",
+    "cuda",
     "default_device",
+    "device_of",
     "einsum",
     "erf",
     "from_numpy",
+    "from_values",
     "in_float32",
     "index",
     "put",
@@ -43,6 +50,7 @@ __all__ = [
     "scatter_along",
     "sigmoid",
     "take_along",
+    "to_device",
     "to_numpy",
     "total",
 ]
@@ -67,7 +75,7 @@ class Device:
 
     def enabled(self) -> bool:
         """Whether arrays can be made on this device here."""
-        return True
+        return self == _CPU
 
     def randn(self, *shape: int, dtype: Any = "float32") -> Array:
         """Normal draws, N(0, 1), from NumPy's global stream."""
@@ -106,6 +114,16 @@ def cpu() -> Device:
     return _CPU
 
 
+def cuda() -> Device:
+    """A GPU, which np mode has none of: `enabled()` is False."""
+    return Device("cuda")
+
+
+def cpu_numpy() -> Device:
+    """nd mode's reference device. Here it is not enabled; `cpu()` computes with NumPy."""
+    return Device("cpu_numpy")
+
+
 def default_device() -> Device:
     """Where a Tensor is made when no device is named."""
     return _CPU
@@ -117,10 +135,26 @@ def all_devices() -> list[Device]:
 
 
 def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> Array:
-    """A fresh array with the values of `array` (anything `numpy.array` takes)."""
+    """A fresh array with the values of `array` (anything `numpy.array` takes).
+
+    dtype  default: what NumPy has for them; for what are no numbers, TypeError
+    """
     if device is not None and device != _CPU:
         raise DeviceError(f"device: expected cpu(), got {device!r}.")
-    return np.array(array, dtype=dtype if dtype is None else as_dtype(dtype))
+    data = np.array(array, dtype=dtype if dtype is None else as_dtype(dtype))
+    if data.dtype.kind in "OSUMm" and not all(isinstance(item, Number) for item in data.flat):
+        raise TypeError(f"dtype {data.dtype}")
+    return data
+
+
+def from_values(array: Any, device: Device | None = None) -> Array:
+    """What a Tensor holds where no dtype is named: here the dtype that NumPy has for the values."""
+    return from_numpy(array, None, device)
+
+
+def constant(number: float, dtype: Any, device: Device) -> Array:
+    """A number as a 0-d array, which nobody writes to."""
+    return from_numpy(number, dtype, device)
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
@@ -131,6 +165,16 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 def asarray(value: Any) -> Array:
     """NumPy hands back scalars where a result is 0-d; graphs hold arrays."""
     return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def device_of(array: Array) -> Device:
+    """Where a raw array lives."""
+    return _CPU
+
+
+def to_device(array: Array, device: Device) -> Array:
+    """A raw array on another device, of which there is none here. Raises DeviceError."""
+    return array if device == _CPU else from_numpy(array, None, device)
 
 
 # -- how to compute ----------------------------------------------------------------------------
@@ -277,7 +321,8 @@ def sigmoid(x: Array) -> Array:
 
 
 def _float_dtype(x: Array) -> Any:
-    return x.dtype if is_floating(x.dtype) else np.float64
+    """As `exp` has it: int8 becomes float16, int64 float64."""
+    return x.dtype if is_floating(x.dtype) else np.exp.resolve_dtypes((x.dtype, None))[-1]
 
 
 # Rational Chebyshev approximations of erf on [0, 0.46875], and of erfc on [0.46875, 4] and

@@ -6,17 +6,18 @@ import os
 
 __all__ = ["BACKEND"]
 
-_BACKENDS = ("np",)
+_BACKENDS = ("nd", "np")
 
 
 def _read_backend() -> str:
-    """`NEEDLE_BACKEND`: which array library stands under the operators. `np` is NumPy."""
-    name = os.environ.get("NEEDLE_BACKEND", "np")
+    """`NEEDLE_BACKEND`: which array library stands under the operators.
+
+    `nd` is Needle's own, on its devices; `np` is NumPy.
+    """
+    name = os.environ.get("NEEDLE_BACKEND", "nd")
     if name not in _BACKENDS:
-        raise RuntimeError(
-            f"NEEDLE_BACKEND: expected {' or '.join(repr(b) for b in _BACKENDS)}, got {name!r}. "
-            "The native array library ('nd') is not part of this version."
-        )
+        expected = " or ".join(repr(backend) for backend in _BACKENDS)
+        raise RuntimeError(f"NEEDLE_BACKEND: expected {expected}, got {name!r}.")
     return name
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from needle.autograd import Tensor
+from needle.autograd.tensor import as_tensor
 from needle.dtypes import as_dtype
 from needle.errors import DTypeError, FileFormatError, OptionError, describe
 from needle.files import write_atomically
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         entries = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise _not_safetensors(path, error) from error
-    return {name: Tensor(_array(entry), requires_grad=False) for name, entry in entries}
+    return {name: as_tensor(_array(entry)) for name, entry in entries}
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import autograd
@@ -20,46 +21,46 @@ def values(nodes):
 
 
 def test_topological_order_is_post_order_left_to_right():
-    a, b = ndl.Tensor([2.0]), ndl.Tensor([5.0])
+    a, b = tensor([2.0]), tensor([5.0])
     c = 3 * a * a + 4 * b * a - a
     assert values(find_topo_sort([c])) == [2, 6, 12, 5, 20, 40, 52, -2, 50]
 
 
 def test_topological_order_visits_a_shared_node_once():
-    a, b = ndl.Tensor([[2.0]]), ndl.Tensor([[5.0]])
+    a, b = tensor([[2.0]]), tensor([[5.0]])
     e = 3 * ((b @ a) + (2.5 * b) @ a) + 1.5
     assert values(find_topo_sort([e])) == [5, 2, 10, 12.5, 25, 35, 105, 106.5]
 
 
 def test_topological_order_of_several_roots_keeps_their_order():
-    a = ndl.Tensor([1.0])
+    a = tensor([1.0])
     b, c = a + 1, a + 2
     assert find_topo_sort([c, b, a]) == [a, c, b]
 
 
 def test_subtraction_is_an_addition_of_the_negative():
-    a, b = ndl.Tensor([3.0]), ndl.Tensor([1.0])
+    a, b = tensor([3.0]), tensor([1.0])
     difference = a - b
     assert difference.op.name == "add"
     assert difference.inputs[1].op.name == "negate"
 
 
 def test_inputs_of_a_node_are_the_very_tensors():
-    a, b = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    a, b = tensor([1.0]), tensor([2.0])
     first, second = (a * b).inputs
     assert first is a
     assert second is b
 
 
 def test_gradient_arrives_by_every_path():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     y = x * x + x * 2 + x
     y.backward()
     np.testing.assert_allclose(x.grad.numpy(), [2 * 3 + 2 + 1])
 
 
 def test_gradient_of_a_gradient_of_a_gradient():
-    x = ndl.Tensor([2.0])
+    x = tensor([2.0])
     slopes = []
     y = x**5
     for _ in range(3):
@@ -70,14 +71,14 @@ def test_gradient_of_a_gradient_of_a_gradient():
 
 
 def test_backward_overwrites_the_gradient():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     for _ in range(2):
         (x * x).backward()
         np.testing.assert_allclose(x.grad.numpy(), [6.0])
 
 
 def test_backward_accumulates_when_told_to_and_keeps_no_graph():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     (x * x).backward(accumulate=True)
     (x * x * x).backward(accumulate=True)
     np.testing.assert_allclose(x.grad.numpy(), [6.0 + 27.0])
@@ -85,7 +86,7 @@ def test_backward_accumulates_when_told_to_and_keeps_no_graph():
 
 
 def test_accumulated_gradients_can_carry_the_graph_on_request():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     (x * x).backward(accumulate=True, create_graph=True)
     (x * x * x).backward(accumulate=True, create_graph=True)
     x.grad.backward()
@@ -93,7 +94,7 @@ def test_accumulated_gradients_can_carry_the_graph_on_request():
 
 
 def test_backward_without_a_graph_for_second_derivatives_when_told_so():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     (x**3).backward(create_graph=False)
     np.testing.assert_allclose(x.grad.numpy(), [27.0])
     assert x.grad.is_leaf()
@@ -101,19 +102,19 @@ def test_backward_without_a_graph_for_second_derivatives_when_told_so():
 
 
 def test_backward_takes_an_adjoint():
-    x = ndl.Tensor([1.0, 2.0])
-    (x * x).backward(ndl.Tensor([1.0, 10.0]))
+    x = tensor([1.0, 2.0])
+    (x * x).backward(tensor([1.0, 10.0]))
     np.testing.assert_allclose(x.grad.numpy(), [2.0, 40.0])
 
 
 def test_backward_of_an_integer_tensor():
-    x = ndl.Tensor(np.array([4]))
+    x = tensor(np.array([4]))
     (x * x).backward()
     np.testing.assert_array_equal(x.grad.numpy(), [8])
 
 
 def test_constants_receive_no_gradient():
-    x, c = ndl.Tensor([1.0]), ndl.Tensor([2.0], requires_grad=False)
+    x, c = tensor([1.0]), tensor([2.0], requires_grad=False)
     (x * c).backward()
     assert c.grad is None
 
@@ -121,9 +122,9 @@ def test_constants_receive_no_gradient():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ndl.Tensor([1.0]),
-        lambda: ndl.Tensor([1.0], requires_grad=False) * 2,
-        lambda: (ndl.Tensor([1.0]) * 2).detach(),
+        lambda: tensor([1.0]),
+        lambda: tensor([1.0], requires_grad=False) * 2,
+        lambda: (tensor([1.0]) * 2).detach(),
     ],
 )
 def test_backward_of_something_without_a_graph_raises(make):
@@ -132,9 +133,9 @@ def test_backward_of_something_without_a_graph_raises(make):
 
 
 def test_backward_with_an_adjoint_of_another_shape_raises():
-    y = ndl.Tensor([1.0, 2.0]) * 2
+    y = tensor([1.0, 2.0]) * 2
     with pytest.raises(ShapeError, match=r"float64\[3\] for float64\[2\]"):
-        y.backward(ndl.Tensor([1.0, 2.0, 3.0]))
+        y.backward(tensor([1.0, 2.0, 3.0]))
 
 
 def test_an_error_while_going_back_leaves_every_gradient_as_it_was():
@@ -145,7 +146,7 @@ def test_an_error_while_going_back_leaves_every_gradient_as_it_was():
         def gradient(self, out_grad, node):
             raise RuntimeError("broken")
 
-    x, z = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    x, z = tensor([1.0]), tensor([2.0])
     (z * 3).backward()
     before = z.grad
     with pytest.raises(RuntimeError, match="broken"):
@@ -162,7 +163,7 @@ def test_an_op_that_returns_too_few_gradients_is_named():
         def gradient(self, out_grad, node):
             return out_grad
 
-    y = Forgetful()(ndl.Tensor([1.0]), ndl.Tensor([1.0]))
+    y = Forgetful()(tensor([1.0]), tensor([1.0]))
     with pytest.raises(GradientError, match=r"forgetful: expected .* 2 gradients, one per input"):
         y.backward()
 
@@ -173,28 +174,28 @@ def test_ops_refuse_what_is_no_tensor():
 
 
 def test_sum_node_list_makes_no_zero():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     assert sum_node_list([x]) is x
 
 
 def test_data_assigned_after_an_op_does_not_change_its_gradient():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     y = x * x
-    x.data = ndl.Tensor([100.0])
+    x.data = tensor([100.0])
     y.backward()
     np.testing.assert_allclose(x.grad.numpy(), [6.0])
 
 
 def test_a_leaf_read_before_and_after_new_data_gets_both_gradients():
-    x = ndl.Tensor([3.0])
+    x = tensor([3.0])
     y = x * x
-    x.data = ndl.Tensor([5.0])
+    x.data = tensor([5.0])
     (y + x * x).backward()
     np.testing.assert_allclose(x.grad.numpy(), [6.0 + 10.0])
 
 
 def test_tuple_outputs_add_up_slot_by_slot():
-    x = ndl.Tensor(np.arange(6.0).reshape(3, 2))
+    x = tensor(np.arange(6.0).reshape(3, 2))
     first, second, _ = ndl.split(x, 0)
     (first * 2 + second * first).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), [[2 + 2, 2 + 3], [0, 1], [0, 0]])
@@ -202,7 +203,7 @@ def test_tuple_outputs_add_up_slot_by_slot():
 
 def test_splitting_into_many_is_linear():
     def seconds(n):
-        x = ndl.Tensor(np.ones((n, 1)))
+        x = tensor(np.ones((n, 1)))
         start = time.perf_counter()
         ndl.stack([piece * 2 for piece in ndl.split(x, 0)], 0).sum().backward()
         return time.perf_counter() - start
@@ -212,7 +213,7 @@ def test_splitting_into_many_is_linear():
 
 
 def test_a_chain_of_100_000_ops_differentiates_without_recursion():
-    x = y = ndl.Tensor([1.0])
+    x = y = tensor([1.0])
     for _ in range(100_000):
         y = y + 1
     limit = sys.getrecursionlimit()
@@ -228,7 +229,7 @@ def test_a_chain_of_100_000_ops_differentiates_without_recursion():
 
 def test_a_lazy_chain_of_100_000_ops_is_computed_without_recursion():
     with ndl.lazy():
-        y = ndl.Tensor([0.0])
+        y = tensor([0.0])
         for _ in range(100_000):
             y = y + 1
     np.testing.assert_array_equal(y.numpy(), [100_000.0])
@@ -236,7 +237,7 @@ def test_a_lazy_chain_of_100_000_ops_is_computed_without_recursion():
 
 @pytest.mark.slow
 def test_a_graph_1000_wide_and_1000_deep_differentiates():
-    x = ndl.Tensor([1.0])
+    x = tensor([1.0])
     branches = [x * 1.0 for _ in range(1000)]
     for _ in range(999):
         branches = [branch + 1 for branch in branches]
@@ -247,7 +248,7 @@ def test_a_graph_1000_wide_and_1000_deep_differentiates():
 
 def test_time_grows_linearly_with_a_dense_graph():
     def seconds(layers):
-        x = y = ndl.Tensor([1.0])
+        x = y = tensor([1.0])
         for _ in range(layers):  # 2^layers paths, 2 · layers ops
             y = (y + y) * 0.5
         start = time.perf_counter()
@@ -260,34 +261,34 @@ def test_time_grows_linearly_with_a_dense_graph():
 
 
 def test_differences_of_small_integers_do_not_wrap_around():
-    one = ndl.Tensor(np.array([1], "uint8"))
-    assert (ndl.Tensor(np.array([5], "float32")) - one).item() == 4
-    assert (ndl.Tensor(np.array([5])) - one).item() == 4
+    one = tensor(np.array([1], "uint8"))
+    assert (tensor(np.array([5], "float32")) - one).item() == 4
+    assert (tensor(np.array([5])) - one).item() == 4
     assert (5.0 - one).item() == 4.0
     assert (5 - one).item() == 4
     assert (np.array([5.0]) - one).item() == 4.0
-    five = ndl.Tensor(np.array([5], "uint8"))
+    five = tensor(np.array([5], "uint8"))
     assert (five - 1).item() == 4
     assert (five - 1).dtype == np.uint8
-    assert (ndl.Tensor([5.0]) - np.uint8(1)).item() == 4.0
-    assert (ndl.Tensor([5.0]) - np.array([1, 2], "u1")).tolist() == [4.0, 3.0]
-    assert (ndl.Tensor([5.0]) - np.True_).item() == 4.0
-    lowest = ndl.Tensor(np.array([-128], "int8"))
-    assert (ndl.Tensor(np.array([1], "float32")) - lowest).item() == 129.0
+    assert (tensor([5.0]) - np.uint8(1)).item() == 4.0
+    assert (tensor([5.0]) - np.array([1, 2], "u1")).tolist() == [4.0, 3.0]
+    assert (tensor([5.0]) - np.True_).item() == 4.0
+    lowest = tensor(np.array([-128], "int8"))
+    assert (tensor(np.array([1], "float32")) - lowest).item() == 129.0
 
 
 def test_gradients_of_two_leaves_are_two_tensors():
-    a, b = ndl.Tensor([1.0]), ndl.Tensor([2.0])
+    a, b = tensor([1.0]), tensor([2.0])
     (a + b).sum().backward()
     assert a.grad is not b.grad
-    given = ndl.Tensor([1.0])
+    given = tensor([1.0])
     (a + 1).backward(given)
     assert a.grad is not given
 
 
 def test_many_partial_adjoints_do_not_pile_up():
-    x = ndl.Tensor(np.ones((500, 100)))
-    y = ndl.Tensor(0.0)
+    x = tensor(np.ones((500, 100)))
+    y = tensor(0.0)
     for row in x:
         y = y + (row * row).sum()
     tracemalloc.start()
@@ -299,8 +300,8 @@ def test_many_partial_adjoints_do_not_pile_up():
 
 
 def test_an_adjoint_of_another_dtype_is_cast():
-    x = ndl.Tensor(np.ones(2, "float32"))
-    (x * 2).backward(ndl.Tensor(np.ones(2)))
+    x = tensor(np.ones(2, "float32"))
+    (x * 2).backward(tensor(np.ones(2)))
     assert x.grad.dtype == np.float32
 
 
@@ -325,13 +326,13 @@ class Returns(ndl.TensorOp):
     ],
 )
 def test_a_gradient_of_another_kind_is_refused(make, message):
-    x = ndl.Tensor([1.0, 2.0])
+    x = tensor([1.0, 2.0])
     with pytest.raises(GradientError, match=message):
         Returns(make)(x).sum().backward()
 
 
 def test_a_hook_of_another_shape_is_refused():
-    x = ndl.Tensor([1.0, 2.0])
+    x = tensor([1.0, 2.0])
     x.register_hook(lambda grad: grad.sum())
     with pytest.raises(GradientError, match="hook: expected a gradient like"):
         (x * 2).sum().backward()
@@ -348,15 +349,15 @@ def test_a_hook_of_another_shape_is_refused():
 )
 def test_values_of_the_wrong_kind_are_refused(call):
     with pytest.raises((DTypeError, TypeError)):
-        call(ndl.Tensor([1.0]))
+        call(tensor([1.0]))
 
 
 def test_failed_ops_and_constructors_leave_the_count_of_live_values():
-    a, b = ndl.Tensor([1.0, 2.0]), ndl.Tensor([1.0, 2.0, 3.0])
+    a, b = tensor([1.0, 2.0]), tensor([1.0, 2.0, 3.0])
     live = autograd.TENSOR_COUNTER
     for _ in range(3):
         with pytest.raises(ShapeError):
             a + b
         with pytest.raises(DTypeError):
-            ndl.Tensor("abc")
+            tensor("abc")
     assert autograd.TENSOR_COUNTER == live

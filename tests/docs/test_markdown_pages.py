@@ -7,6 +7,8 @@ from pathlib import Path
 import markdown_pages as pages
 import pytest
 
+from needle.config import BACKEND
+
 PAGE = Path("page.md")
 
 
@@ -45,6 +47,14 @@ def test_an_error_in_a_block_reaches_the_caller_with_the_line_of_the_page():
 
 def test_other_languages_are_not_run():
     assert pages.blocks("```bash\nrm -r /\n```\n\n```text\nx\n```\n") == []
+
+
+def test_a_block_under_a_condition_runs_where_that_is_met():
+    page = "<!-- only {} -->\n```python\nprint(1)\n```\n\n```text\n1\n```\n"
+    assert len(pages.blocks(page.format(f"in {BACKEND} mode"))) == 1
+    assert len(pages.blocks(page.format("with numpy"))) == 1
+    assert pages.blocks(page.format("in no mode")) == []
+    assert pages.blocks(page.format("with a_package_that_is_not_there")) == []
 
 
 @pytest.mark.parametrize(

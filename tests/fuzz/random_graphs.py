@@ -150,7 +150,9 @@ def random_graph(seed: int) -> tuple[str, list[np.ndarray]]:
     inputs = [np.asarray(rng.uniform(-1.5, 1.5, shape)) for shape in shapes]
     names = [f"x{i}" for i in range(len(inputs))]
     scope: dict[str, Any] = {"ndl": ndl}
-    scope.update((name, ndl.Tensor(x)) for name, x in zip(names, inputs, strict=True))
+    scope.update(
+        (name, ndl.Tensor(x, dtype=x.dtype)) for name, x in zip(names, inputs, strict=True)
+    )
     values = dict(zip(names, shapes, strict=True))
     lines, unused = list[str](), list(names)
     wanted = rng.randint(10, 61)
@@ -193,8 +195,8 @@ def reproducer(seed: int, source: str, inputs: list[np.ndarray]) -> str:
         f"{source}\n\n"
         f"inputs = [{arrays}]\n"
         "with ndl.lazy():\n"
-        "    lazy = graph(*[ndl.Tensor(x) for x in inputs])\n"
-        "eager = graph(*[ndl.Tensor(x) for x in inputs])\n"
+        "    lazy = graph(*[ndl.Tensor(x, dtype=x.dtype) for x in inputs])\n"
+        "eager = graph(*[ndl.Tensor(x, dtype=x.dtype) for x in inputs])\n"
         "for a, b in zip(eager, lazy):\n"
         "    assert np.array_equal(a.numpy(), b.numpy(), equal_nan=True)\n"
         "check_grads(graph, *inputs, order=1)\n"

@@ -24,7 +24,7 @@ FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 def values_and_gradients(graph: Callable[..., Any], inputs: list[np.ndarray], mode: Any) -> Any:
     """All results and all inputs' gradients, computed in that mode."""
     with mode:
-        leaves = [ndl.Tensor(x) for x in inputs]
+        leaves = [ndl.Tensor(x, dtype=x.dtype) for x in inputs]
         results = graph(*leaves)
         total = sum((y * (i + 1)).sum() for i, y in enumerate(results))
         grads = ndl.grad(total, leaves) if total.requires_grad else []

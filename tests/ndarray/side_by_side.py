@@ -91,6 +91,12 @@ def require_equal(x: nd.NDArray, expected: np.ndarray, exact: bool = True) -> No
     np.testing.assert_allclose(x.numpy().astype(np.float64), wide, rtol=4 * eps, atol=4 * eps)
 
 
+def repeats(pair: Pair) -> bool:
+    """Whether an axis shows the same element again and again, so that it is not to be written."""
+    steps = zip(pair.array.shape, pair.array.strides, strict=True)
+    return bool(pair.array.size) and any(n > 1 and not step for n, step in steps)
+
+
 @st.composite
 def pairs(draw: Any, dtypes: Any = DTYPES, steps: int = 4, **limits: int) -> Pair:
     """A chain of views of a random array, on a random device; each step is held to NumPy's."""

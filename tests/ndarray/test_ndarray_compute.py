@@ -169,10 +169,8 @@ def test_both_devices_agree_on_every_dtype(dtype: Any) -> None:
     array = whole_numbers((3, 4), dtype, seed=3)
     a, b = [nd.array(array, dtype, device).T[::-1, 1:] for device in DEVICES]
     acts = [
-        lambda x: x + x, lambda x: x * x, lambda x: x == x.T.T, lambda x: x.sum(0),
-        lambda x: x.max(), lambda x: nd.where(x == 1, x, 0), lambda x: x @ x.T,
-        lambda x: nd.einsum("ij,kj->ik", x, x), lambda x: x[[1, 0, 1]],
-        lambda x: nd.tril(x), lambda x: nd.divide(x, 2), lambda x: nd.full_like(x, 1),
+        lambda x: x * x, lambda x: x == x.T.T, lambda x: x.sum(0), lambda x: x @ x.T,
+        lambda x: nd.tril(x), lambda x: x[[1, 0, 1]], lambda x: nd.full_like(x, 1),
     ]  # fmt: skip
     for act in acts:
         first, second = act(a), act(b)

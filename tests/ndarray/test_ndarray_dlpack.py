@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -21,6 +22,7 @@ from ndarray.side_by_side import (
     each_dtype,
     numpy_address,
     pairs,
+    repeats,
     require_equal,
     whole_numbers,
 )
@@ -86,7 +88,7 @@ def test_numpys_memory_is_taken_in_any_layout(pair: Pair) -> None:
         pair_of_both = Pair(x, pair.array, numpy_address(pair.array), numpy_address(pair.array))
         pair_of_both.check()
         require_equal(x.compact(), pair.array)
-        if pair.array.size:
+        if pair.array.size and not repeats(pair):
             x[...] = 1
             assert (pair.array == 1).all()
 
@@ -170,14 +172,19 @@ def test_a_shared_array_computes_like_any_other(device: nd.Device) -> None:
 # -- whose memory it is --------------------------------------------------------------------------
 
 
-def used() -> int:
-    gc.collect()
-    return runtime_function("used")()
+@pytest.fixture
+def used() -> Iterator[Callable[[], int]]:
+    """The bytes of native memory in use, none of them given back by a collection of cycles."""
+    gc.disable()
+    yield runtime_function("used")
+    gc.enable()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_capsule_nobody_takes_gives_the_memory_back(version: Any, dtype: str) -> None:
+def test_a_capsule_nobody_takes_gives_the_memory_back(
+    version: Any, dtype: str, used: Callable[[], int]
+) -> None:
     before = used()
     capsule = nd.zeros((100_000,), dtype, nd.cpu()).__dlpack__(max_version=version)
     assert used() > before
@@ -186,7 +193,7 @@ def test_a_capsule_nobody_takes_gives_the_memory_back(version: Any, dtype: str) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_last_holder_gives_the_memory_back(dtype: str) -> None:
+def test_the_last_holder_gives_the_memory_back(dtype: str, used: Callable[[], int]) -> None:
     before = used()
     first = nd.ones((100_000,), dtype, nd.cpu())
     second = nd.from_dlpack(Producer(first), nd.cpu_numpy())
@@ -207,15 +214,15 @@ def test_the_producer_is_held_by_what_was_made_of_it(device: nd.Device) -> None:
     gone = weakref.ref(array)
     x = nd.from_numpy(array, device)[1:].T
     del array
-    gc.collect()
     assert gone() is not None and x.tolist() == [[1, 1]] * 4
     del x
-    gc.collect()
     assert gone() is None
 
 
 @needs_torch
-def test_a_consumer_may_go_in_another_thread_or_while_an_exception_passes() -> None:
+def test_a_consumer_may_go_in_another_thread_or_while_an_exception_passes(
+    used: Callable[[], int],
+) -> None:
     import torch
 
     def unused(*arguments: Any) -> None: ...

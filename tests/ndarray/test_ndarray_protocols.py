@@ -36,7 +36,7 @@ def test_array_takes_a_dtype_and_a_wish_to_copy(device: nd.Device) -> None:
     assert not np.shares_memory(np.array(x), np.asarray(x))
     assert np.shares_memory(np.array(x, copy=False), np.asarray(x))
     assert np.array(x, copy=False, dtype="float32").dtype == "float32"
-    with pytest.raises(ValueError, match="expected no copy, but float32 has to become int8"):
+    with pytest.raises(ValueError, match=r"no copy|avoid copy"):
         np.array(x, copy=False, dtype="int8")
 
 
@@ -56,8 +56,9 @@ def test_one_element_passes_for_a_number(device: nd.Device) -> None:
     assert operator.index(nd.full((), 3, "int8", device)) == 3
     assert [10, 20, 30][nd.full((1,), 1, "uint16", device)] == 20
     assert f"{nd.full((), 2, device=device).item():.1f}" == "2.0"
-    with pytest.raises(DTypeError, match=r"^index: expected an integer array, got float32\[1,1\]"):
-        operator.index(x)
+    for other in (x, nd.ones((2,), "int8", device)):
+        with pytest.raises(DTypeError, match=r"^index: expected one integer, got (float|int)"):
+            operator.index(other)
 
 
 @each_device
@@ -106,9 +107,12 @@ def test_it_offers_a_buffer_where_the_dtype_has_a_code(device: nd.Device, dtype:
     assert np.shares_memory(np.asarray(buffer), np.asarray(x))
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python's own buffers come with 3.12")
-def test_bytes_of_an_array_are_its_buffers() -> None:
-    assert bytes(nd.arange(3, "uint8")) == b"\x00\x01\x02"
+@each_device
+def test_bytes_are_the_elements_row_after_row(device: nd.Device) -> None:
+    x = nd.array([[0, 1], [2, 3]], "uint8", device)
+    assert bytes(x.T) == b"\x00\x02\x01\x03"
+    assert bytes(nd.full((1,), 3, "uint8", device)) == b"\x03"
+    assert len(bytes(nd.ones((3,), "bfloat16", device))) == 6
 
 
 @each_device

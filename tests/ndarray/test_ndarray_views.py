@@ -15,12 +15,20 @@ from ndarray.side_by_side import (
     each_device,
     each_dtype,
     pairs,
+    repeats,
     require_equal,
     whole_numbers,
 )
 
 import needle.backend_ndarray as nd
-from needle.errors import AxisError, DTypeError, NeedleError, OutOfRangeError, ShapeError
+from needle.errors import (
+    AxisError,
+    DTypeError,
+    NeedleError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+)
 
 
 @given(pairs(steps=6))
@@ -33,6 +41,10 @@ def test_a_chain_of_views_is_numpys(pair: Pair) -> None:
 
 @given(pairs())
 def test_a_view_writes_through_to_numpys_places(pair: Pair) -> None:
+    if repeats(pair):
+        with pytest.raises(OptionError, match=r"^setitem: expected an element of its own"):
+            pair.x[...] = 1
+        return
     pair.x[...] = 1
     pair.array[...] = 1
     pair.check()
@@ -66,7 +78,7 @@ def test_the_transpose_and_swapped_axes_are_views(pair: Pair) -> None:
 def test_flat_reads_and_writes_in_order(pair: Pair, data: Any) -> None:
     flat = pair.x.flat
     assert len(flat) == pair.array.size
-    if not pair.array.size or 0 in pair.array.strides:
+    if not pair.array.size or repeats(pair):
         return
     place = data.draw(st.integers(-pair.array.size, pair.array.size - 1))
     assert flat[place].item() == pair.array.flat[place]

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 from parity.side_by_side import compare, torch
+from tensors import tensor
 
-import needle as ndl
 from needle import nn
 
 tnn = torch.nn
@@ -47,8 +47,8 @@ def test_linear(shape, bias):
 
 def batch_norm(training):
     layer = nn.BatchNorm1d(3, eps=1e-3, dtype="float64").train(training)
-    layer.running_mean = ndl.Tensor([0.5, -1.0, 2.0], requires_grad=False)
-    layer.running_var = ndl.Tensor([1.5, 0.25, 3.0], requires_grad=False)
+    layer.running_mean = tensor([0.5, -1.0, 2.0], requires_grad=False)
+    layer.running_var = tensor([1.5, 0.25, 3.0], requires_grad=False)
 
     def ours(x, weight, bias):
         layer.weight, layer.bias = weight, bias
@@ -77,7 +77,7 @@ def test_running_statistics_are_torchs_but_for_the_biased_variance():
     n, biased = 5, np.ones(3)
     for _ in range(4):
         x = array(n, 3).astype("float32")
-        ours(ndl.Tensor(x))
+        ours(tensor(x))
         theirs(torch.tensor(x))
         biased = 0.7 * biased + 0.3 * x.var(0)
     np.testing.assert_allclose(ours.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-5)
@@ -109,7 +109,7 @@ def test_dropout_scales_as_torch_does(p):
     x = np.ones((200, 200))
     np.random.seed(0)
     torch.manual_seed(0)
-    ours, theirs = nn.Dropout(p)(ndl.Tensor(x)).numpy(), F.dropout(torch.tensor(x), p).numpy()
+    ours, theirs = nn.Dropout(p)(tensor(x)).numpy(), F.dropout(torch.tensor(x), p).numpy()
     assert set(np.unique(ours)) == set(np.unique(theirs))
     assert abs((ours == 0).mean() - (theirs == 0).mean()) < 0.02
 
@@ -206,7 +206,7 @@ def test_cross_entropy(case, reduction, smoothing, weighted, ignored):
         reduction=reduction,
         label_smoothing=smoothing,
     )
-    y, u = ndl.Tensor(ids, requires_grad=False), torch.tensor(ids)
+    y, u = tensor(ids, requires_grad=False), torch.tensor(ids)
     compare(lambda z: ours(z, y), lambda z: theirs(z, u), logits)
 
 
@@ -235,8 +235,8 @@ def test_cross_entropy_with_every_place_ignored(reduction):
         nn.CrossEntropyLoss(reduction=reduction),
         tnn.CrossEntropyLoss(reduction=reduction),
     )
-    x, z = ndl.Tensor(logits), torch.tensor(logits, requires_grad=True)
-    y, u = ours(x, ndl.Tensor(ids)), theirs(z, torch.tensor(ids))
+    x, z = tensor(logits), torch.tensor(logits, requires_grad=True)
+    y, u = ours(x, tensor(ids)), theirs(z, torch.tensor(ids))
     np.testing.assert_array_equal(y.numpy(), u.detach().numpy())
     y.sum().backward()
     u.sum().backward()
@@ -245,7 +245,7 @@ def test_cross_entropy_with_every_place_ignored(reduction):
 
 def test_softmax_loss():
     logits, ids = LOGITS_AND_IDS[0]
-    y, u = ndl.Tensor(ids, requires_grad=False), torch.tensor(ids)
+    y, u = tensor(ids, requires_grad=False), torch.tensor(ids)
     loss = nn.SoftmaxLoss()
     compare(lambda z: loss(z, y), lambda z: F.cross_entropy(z, u), logits)
 
@@ -255,7 +255,7 @@ def test_softmax_loss():
 def test_float32_losses_agree_to_the_last_bits(seed, loss):
     random = np.random.RandomState(seed)
     logits, ids = random.randn(3, 4).astype("float32"), random.randint(4, size=3)
-    ours = loss(ndl.Tensor(logits), ndl.Tensor(ids)).numpy()
+    ours = loss(tensor(logits), tensor(ids)).numpy()
     theirs = F.cross_entropy(torch.tensor(logits), torch.tensor(ids)).numpy()
     assert ours.dtype == "float32"
     assert abs(float(ours) - float(theirs)) < 2.5e-7
@@ -267,8 +267,8 @@ def test_float32_losses_agree_to_the_last_bits(seed, loss):
 def test_extreme_logits(size, dtype, loss):
     logits = (np.array([[1.0, -1, 0.5], [-1, 1, 1], [0, 0, -1]]) * size).astype(dtype)
     ids = np.array([1, 0, 2])
-    x, z = ndl.Tensor(logits), torch.tensor(logits, requires_grad=True)
-    y, u = loss(x, ndl.Tensor(ids)), F.cross_entropy(z, torch.tensor(ids))
+    x, z = tensor(logits), torch.tensor(logits, requires_grad=True)
+    y, u = loss(x, tensor(ids)), F.cross_entropy(z, torch.tensor(ids))
     np.testing.assert_allclose(y.numpy(), u.detach().numpy(), rtol=1e-6)
     y.backward()
     u.backward()
@@ -289,7 +289,7 @@ def test_network_in_float32_gives_torchs_outputs_and_gradients():
     for mine, their in zip(ours.parameters(), theirs, strict=True):
         their.data = torch.tensor(mine.numpy().T if mine.shape[0] != 1 else mine.numpy()[0])
     x, ids = array(6, 3, 4).astype("float32"), np.array([0, 1, 2, 3, 4, 0])
-    loss = nn.SoftmaxLoss()(ours(ndl.Tensor(x)), ndl.Tensor(ids))
+    loss = nn.SoftmaxLoss()(ours(tensor(x)), tensor(ids))
     loss.backward()
     hidden = F.relu(layers[1](layers[0](torch.tensor(x).flatten(1))))
     hidden = hidden + F.gelu(layers[3](layers[2](hidden)))

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from parity.side_by_side import compare, torch
+from tensors import tensor
 
-import needle as ndl
 from needle import ops
 from needle.autograd.methods import TensorMethods
 
@@ -266,14 +266,14 @@ FUNCTIONS: dict[str, list[Pair]] = {
         (lambda x, a=a: ops.logsoftmax(x, a), lambda x, a=a: F.log_softmax(x, a)) for a in (0, -1)
     ]),
     "cross_entropy": on((4, 3), (
-        lambda z: ops.cross_entropy(z, ndl.Tensor(CLASSES)),
+        lambda z: ops.cross_entropy(z, tensor(CLASSES)),
         lambda z: F.cross_entropy(z, torch.tensor(CLASSES[:, 0]), reduction="none")[:, None],
     ), (
-        lambda z: ops.cross_entropy(z, ndl.Tensor(CLASSES), mean=True),
+        lambda z: ops.cross_entropy(z, tensor(CLASSES), mean=True),
         lambda z: F.cross_entropy(z, torch.tensor(CLASSES[:, 0])),
     )),
     "softmax_minus_one_hot": on((4, 3), (
-        lambda z: ops.softmax_minus_one_hot(z, ndl.Tensor(CLASSES)),
+        lambda z: ops.softmax_minus_one_hot(z, tensor(CLASSES)),
         lambda z: F.softmax(z, 1) - F.one_hot(torch.tensor(CLASSES[:, 0]), 3),
     )),
     "transpose": on((2, 3, 4), (ops.transpose, swap),

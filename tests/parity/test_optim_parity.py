@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tensors import tensor
 
 import needle as ndl
 from needle import optim
@@ -50,14 +51,14 @@ CASES = {
 def pair(dtype="float64"):
     """The same parameters, ours and PyTorch's."""
     arrays = [np.random.randn(4, 3).astype(dtype), np.random.randn(3).astype(dtype)]
-    ours = [ndl.Tensor(array) for array in arrays]
+    ours = [tensor(array) for array in arrays]
     return ours, [torch.tensor(array, requires_grad=True) for array in arrays]
 
 
 def set_grads(ours, theirs, skip=()):
     for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
         grad = np.random.randn(*p.shape).astype(p.dtype)
-        p.grad = None if i in skip else ndl.Tensor(grad)
+        p.grad = None if i in skip else tensor(grad)
         q.grad = None if i in skip else torch.tensor(grad)
 
 
@@ -195,13 +196,13 @@ def test_moving_average():
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     model = torch.nn.Linear(3, 4, bias=False).double()
-    weight = ndl.Tensor(model.weight.detach().numpy())
+    weight = tensor(model.weight.detach().numpy())
     ema = optim.EMA([weight], decay=0.9)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     averaged.update_parameters(model)  # the first call copies, as our constructor does
     for _ in range(10):
         value = np.random.randn(4, 3)
-        weight.data = ndl.Tensor(value)
+        weight.data = tensor(value)
         with torch.no_grad():
             model.weight.copy_(torch.tensor(value))
         ema.update()

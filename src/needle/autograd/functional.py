@@ -122,7 +122,7 @@ def jacobian(function: Callable[..., Tensor], *inputs: Tensor, create_graph: boo
     rows: list[list[Tensor]] = [[] for _ in variables]
     for index in range(output.size):
         pick = needle.init.one_hot(
-            output.size, Tensor(index), device=output.device, dtype=output.dtype
+            output.size, index, device=output.device, dtype=output.dtype
         ).reshape(output.shape)
         found = _differentiate("jacobian", [output], variables, [pick], create_graph)
         for row, derivative in zip(rows, found, strict=True):

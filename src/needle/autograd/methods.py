@@ -23,6 +23,9 @@ __all__ = ["TensorMethods"]
 
 Axes = int | Sequence[int] | None
 
+# what an operator takes for an array, beside Tensors
+_ARRAYS = (NDArray, np.ndarray)
+
 # What an operator returns for an operand it knows nothing of; Python then asks the operand.
 _NO: Any = NotImplemented
 
@@ -42,7 +45,7 @@ def _binary(
         return elementwise(tensor, other)
     if _is_scalar(other):
         return with_scalar(tensor, other)
-    return elementwise(tensor, _constant(other)) if isinstance(other, NDArray) else _NO
+    return elementwise(tensor, _constant(other, tensor)) if isinstance(other, _ARRAYS) else _NO
 
 
 def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> Tensor:
@@ -50,12 +53,20 @@ def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> T
     if _is_scalar(other):
         value = np.asarray(other).reshape(()).item()
         dtype = tensor.dtype if is_floating(tensor.dtype) else np.result_type(tensor.dtype, value)
-        return elementwise(_constant(np.asarray(value, dtype=dtype)), tensor)
-    return elementwise(_constant(other), tensor) if isinstance(other, NDArray) else _NO
+        return elementwise(_number(value, tensor, dtype), tensor)
+    return elementwise(_constant(other, tensor), tensor) if isinstance(other, _ARRAYS) else _NO
 
 
-def _constant(array: Any) -> Tensor:
-    return needle.Tensor(array, requires_grad=False)
+def _constant(array: Any, like: Any) -> Tensor:
+    """An array next to a Tensor as one."""
+    from needle.autograd.tensor import as_operand
+
+    return as_operand(array, like.device)
+
+
+def _number(number: Any, like: Any, dtype: Any) -> Tensor:
+    """A number next to a Tensor as one."""
+    return needle.Tensor(number, device=like.device, dtype=dtype, requires_grad=False)
 
 
 class TensorMethods:
@@ -82,8 +93,8 @@ class TensorMethods:
         return needle.ops.negate(self)
 
     def __matmul__(self: Any, other: Any) -> Tensor:
-        if isinstance(other, NDArray):
-            other = _constant(other)
+        if isinstance(other, _ARRAYS):
+            other = _constant(other, self)
         if not isinstance(other, TensorMethods):
             return cast("Tensor", _NO)
         return needle.ops.matmul(self, other)  # type: ignore[arg-type]  # only Tensors mix this in
@@ -103,7 +114,9 @@ class TensorMethods:
         return _reflected(self, other, needle.ops.power)
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
-        return needle.ops.matmul(_constant(other), self) if isinstance(other, NDArray) else _NO
+        if not isinstance(other, _ARRAYS):
+            return cast("Tensor", _NO)
+        return needle.ops.matmul(_constant(other, self), self)
 
     def __abs__(self: Any) -> Tensor:
         return needle.ops.abs(self)
@@ -298,5 +311,5 @@ def _subtract(a: Tensor, b: Tensor) -> Tensor:
 def _subtract_scalar(a: Tensor, scalar: Any) -> Tensor:
     number = np.asarray(scalar).reshape(()).item()
     if a.dtype.kind == "u" and isinstance(number, int):
-        return _subtract(a, _constant(np.asarray(number, dtype=a.dtype)))
+        return _subtract(a, _number(number, a, a.dtype))
     return needle.ops.add_scalar(a, -number)

@@ -6,7 +6,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from itertools import count
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,19 @@ import needle
 from needle.autograd.backward import backward
 from needle.autograd.methods import TensorMethods
 from needle.autograd.value import Op, Value
-from needle.backend_selection import Array, Device, NDArray, default_device, primitives
-from needle.dtypes import as_dtype
-from needle.errors import DeviceError, DTypeError, GradientError, ShapeError, describe
+from needle.backend_selection import Array, Device, NDArray, primitives
+from needle.dtypes import as_dtype, is_floating
+from needle.errors import DTypeError, GradientError, NeedleError, ShapeError, describe
 
-__all__ = ["HookHandle", "Tensor", "TensorOp", "TensorTuple", "TensorTupleOp"]
+__all__ = [
+    "HookHandle",
+    "Tensor",
+    "TensorOp",
+    "TensorTuple",
+    "TensorTupleOp",
+    "as_operand",
+    "as_tensor",
+]
 
 
 class TensorOp(Op):
@@ -40,8 +47,10 @@ class Tensor(TensorMethods, Value):
     """An array that takes part in the computational graph.
 
     array          a list, number, NumPy array, raw array of this backend, or Tensor
-    device         where it lives; default `default_device()`
-    dtype          a name or dtype; default: as the array has it (NumPy's rules for lists)
+    device         where it lives; default: where a raw array or Tensor does, else
+                   `default_device()`
+    dtype          a name or dtype; default: that of a raw array or Tensor; for anything else
+                   float32, in np mode what NumPy has for it
     requires_grad  whether `backward` computes a gradient for it
 
     Tensors are hashable and compare by identity: `==` asks whether two names mean one Tensor.
@@ -95,6 +104,7 @@ class Tensor(TensorMethods, Value):
         """The same value, by the same op from the same inputs, as another Tensor."""
         tensor = Tensor.__new__(Tensor)
         tensor._set(self.op, self.inputs, self.cached_data, self.requires_grad)
+        tensor._layout = self._layout
         return tensor
 
     @staticmethod
@@ -110,7 +120,7 @@ class Tensor(TensorMethods, Value):
     def shape(self) -> tuple[int, ...]:
         """The extent of each axis."""
         data = self.cached_data
-        return (self.realize_cached_data() if data is None else data).shape  # type: ignore[no-any-return]
+        return (self._foreseen() if data is None else data).shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
@@ -126,12 +136,13 @@ class Tensor(TensorMethods, Value):
     def dtype(self) -> Any:
         """The element type."""
         data = self.cached_data
-        return (self.realize_cached_data() if data is None else data).dtype
+        return (self._foreseen() if data is None else data).dtype
 
     @property
     def device(self) -> Device:
         """Where the data lives."""
-        return default_device()
+        data = self.cached_data
+        return primitives.device_of(self._foreseen() if data is None else data)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A NumPy copy of the data."""
@@ -149,11 +160,12 @@ class Tensor(TensorMethods, Value):
 
     def to(self, device: Device | None = None, dtype: Any = None) -> Tensor:
         """This Tensor on another device or in another dtype; itself where nothing changes."""
+        from needle.autograd.transfer import to_device
+
         if device is not None and not isinstance(device, Device):
             device, dtype = None, device  # to("float32")
-        if device is not None and device != self.device:
-            raise DeviceError(f"to: expected device {self.device}, got {device!r}.")
-        return self if dtype is None else self.astype(dtype)
+        tensor = self if dtype is None else self.astype(dtype)
+        return tensor if device is None else to_device(tensor, device)
 
     # -- gradients -----------------------------------------------------------------------------
 
@@ -290,28 +302,53 @@ class HookHandle:
         self._hooks.pop(self._number, None)
 
 
+def as_tensor(array: Any, device: Device | None = None) -> Tensor:
+    """A Tensor as it is; of anything else a constant, in the dtype that NumPy has for it."""
+    if isinstance(array, Tensor):
+        return array
+    return Tensor.make_const(_from(primitives.from_numpy, array, None, device))
+
+
+def as_operand(array: Any, device: Device) -> Tensor:
+    """What stands next to a Tensor on `device`, as a constant.
+
+    A raw array stays as it is. Of anything else, whole numbers and bools keep their dtype; floats
+    get that of a Tensor made of them.
+    """
+    if isinstance(array, NDArray):
+        return as_tensor(array)
+    tensor = as_tensor(array, device)
+    if is_floating(tensor.dtype):
+        tensor = Tensor(array, device=device, requires_grad=False)
+    return tensor
+
+
 def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
     if isinstance(array, Tensor):
         data = array.realize_cached_data()
         same = dtype is None or data.dtype == as_dtype(dtype)
         if same and (device is None or device == array.device):
             return data
-        return primitives.from_numpy(primitives.to_numpy(data), dtype or data.dtype, device)
+        return primitives.from_numpy(data, dtype, device)
+    if dtype is None:
+        return _from(primitives.from_values, array, device)
+    return _from(primitives.from_numpy, array, dtype, device)
+
+
+def _from(make: Callable[..., Array], array: Any, *options: Any) -> Array:
+    """`make(array, *options)`, with errors that say what was to be a Tensor."""
     if isinstance(array, (list, tuple)) and any(isinstance(item, Value) for item in array):
         raise DTypeError("Tensor: expected numbers, got a list of Tensors. Use ndl.stack(list, 0).")
     try:
-        data = primitives.from_numpy(array, dtype, device)
-        if data.dtype.kind in "OSUMm" and not _all_numbers(data):
-            raise TypeError(f"dtype {data.dtype}")
-        return data
-    except (ValueError, TypeError) as error:
-        wanted = "an array of numbers" if dtype is None else f"values of dtype {as_dtype(dtype)}"
-        got = describe(array) if isinstance(array, NDArray) else f"a {type(array).__name__}"
+        return make(array, *options)
+    except NeedleError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        wanted = "an array of numbers"
+        if len(options) > 1 and options[0] is not None:
+            wanted = f"values of dtype {as_dtype(options[0])}"
+        got = describe(array) if hasattr(array, "shape") else f"a {type(array).__name__}"
         raise DTypeError(f"Tensor: expected {wanted}, got {got}. ({error})") from error
-
-
-def _all_numbers(data: Array) -> bool:
-    return all(isinstance(item, Number) for item in data.flat)
 
 
 class TensorTuple(Value):
@@ -320,7 +357,7 @@ class TensorTuple(Value):
     holds_tuple = True
 
     def __len__(self) -> int:
-        return len(self.realize_cached_data())
+        return len(self._foreseen())
 
     def __getitem__(self, index: int) -> Tensor:
         length = len(self)

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from numpy.exceptions import AxisError as NumPyAxisError
 
 from needle import autograd as package
 from needle.autograd import anomaly
 from needle.autograd.modes import is_lazy, modes
-from needle.backend_selection import Array, NDArray, primitives
+from needle.backend_selection import BACKEND, Array, NDArray, array_api, primitives
 from needle.errors import (
     AxisError,
+    DeviceError,
     DTypeError,
     GradientError,
     NeedleError,
@@ -29,6 +31,9 @@ from needle.errors import (
     ShapeError,
     describe,
 )
+
+if TYPE_CHECKING or BACKEND == "nd":
+    from needle.backend_ndarray.ndarray_backend_trace import NoValueError, result_layouts
 
 __all__ = ["Edge", "Leaf", "Op", "Value"]
 
@@ -131,6 +136,7 @@ class Value:
     _leaf: Leaf | None = None
     _hooks: dict[int, Any] | None = None
     _origin: str | None = None  # the user's line, recorded under detect_anomaly()
+    _layout: Any = None  # how data not computed yet will lie, in nd mode; of a tuple, a tuple
 
     def _init(
         self,
@@ -179,6 +185,13 @@ class Value:
         """The Values this one was computed from, left to right."""
         return [edge.value() if type(edge) is Leaf else edge for edge in self._edges]
 
+    def _known_layout(self) -> Any:
+        """How the data lies or will lie: a Layout, or a tuple of them; None if nobody knows yet."""
+        data = self.cached_data
+        if data is None:
+            return self._layout
+        return tuple([item._layout for item in data]) if type(data) is tuple else data._layout
+
     def is_leaf(self) -> bool:
         """Whether no op made this value."""
         return self.op is None
@@ -189,6 +202,15 @@ class Value:
         if leaf is None or not leaf.reads(self):
             leaf = self._leaf = Leaf(self)
         return leaf
+
+    def _foreseen(self) -> Any:
+        """What has the shape, dtype and device of the data: that itself, or what is known of it.
+
+        What is known is a Layout, or a tuple of them, in nd mode; else it has to be computed.
+        """
+        if self.cached_data is None and self._layout is not None:
+            return self._layout
+        return self.realize_cached_data()
 
     def realize_cached_data(self) -> Any:
         """The raw array, computing whatever it still waits for."""
@@ -237,7 +259,11 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
     """`make_from_op` under lazy or detect_anomaly."""
     _require_values(op, inputs)
     lazy = is_lazy()
-    data = None if lazy else _compute(cls, op, [value.realize_cached_data() for value in inputs])
+    data = layout = None
+    if lazy:
+        layout = _foresee(cls, op, inputs)
+    else:
+        data = _compute(cls, op, [value.realize_cached_data() for value in inputs])
     requires_grad = (
         modes.grad_enabled and op.differentiable and any(value.requires_grad for value in inputs)
     )
@@ -246,9 +272,24 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
         result._set(op, inputs, data, requires_grad)
     else:
         result._set(None, (), data, False)
+    if layout is not None:
+        result._layout = layout
     if modes.anomaly:
         anomaly.watch(result, op, inputs)
     return result
+
+
+def _foresee(cls: type[Value], op: Op, inputs: Sequence[Value]) -> Any:
+    """The layout of the result, from a run of `compute` on arrays without data.
+
+    None in np mode, and where it depends on the data. Raises what the op has against its inputs.
+    """
+    if BACKEND != "nd":
+        return None
+    layouts = [value._known_layout() for value in inputs]
+    if any(layout is None for layout in layouts):
+        return None
+    return result_layouts(partial(_compute, cls, op), layouts)
 
 
 def _copied(kind: type[Value], data: Any, requires_grad: bool) -> Value:
@@ -279,8 +320,13 @@ def _compute(cls: type[Value], op: Op, arrays: list[Array]) -> Any:
     """`op.compute`, with errors that name the op, what it expects, and every shape and dtype."""
     try:
         data = op.compute(*arrays)
-    except NeedleError:
+    except NeedleError as error:
+        if _is_of_array_library(error):
+            _put_in_words_of(op, error, arrays)
         raise
+    except MemoryError as error:
+        said = _without_name(error) or f"expected memory for the result of {describe(*arrays)}."
+        raise MemoryError(f"{op.name}: {said}") from error
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise _explained(error, op, arrays) from error
     if type(data) is NDArray and not cls.holds_tuple:
@@ -291,6 +337,37 @@ def _compute(cls: type[Value], op: Op, arrays: list[Array]) -> Any:
     if cls.holds_tuple:
         return tuple([primitives.asarray(item) for item in data])
     return primitives.asarray(data)
+
+
+def _is_of_array_library(error: NeedleError) -> bool:
+    """Whether the array library raised it, on a step of the op, and not the op itself."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return str(module).startswith(array_api.__name__)
+
+
+def _put_in_words_of(op: Op, error: NeedleError, arrays: list[Array]) -> None:
+    """Let an error of the array library name the op, what it expects, and every input."""
+    if isinstance(error, NoValueError):
+        return
+    if isinstance(error, DeviceError):  # shapes are not the matter
+        error.args = (f"{op.name}: {_without_name(error)}",)
+        return
+    said, inputs = str(error), describe(*arrays)
+    of_op = said.startswith(f"{op.name}: ")
+    about_shapes = isinstance(error, ShapeError)
+    if of_op and inputs in said and not about_shapes:
+        return  # nothing is missing
+    reason = "" if of_op and about_shapes else f" ({said})"
+    error.args = (f"{op.name}: expected {op.expects}, got {inputs}.{reason}",)
+
+
+def _without_name(error: Exception) -> str:
+    """What an error says after the name of a primitive, if it has one."""
+    name, colon, rest = str(error).partition(": ")
+    return rest if colon and name.isidentifier() else str(error)
 
 
 def _explained(error: Exception, op: Op, arrays: list[Array]) -> NeedleError:
@@ -321,6 +398,8 @@ def _realize(root: Value) -> None:
             continue
         arrays = [edge.cached_data for edge in value._edges]
         value.cached_data = _compute(type(value), value.op, arrays)
+        if value._layout is not None:
+            value._layout = None
         if modes.anomaly:
             anomaly.watch(value, value.op, value._edges)
         if not value.requires_grad:  # as in eager mode: a constant forgets how it was made

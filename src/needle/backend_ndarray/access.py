@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from needle.backend_ndarray import indexing
-from needle.backend_ndarray.creation import arange, array, fill_plan, filled
+from needle.backend_ndarray.creation import arange, array, assign_plan, fill_plan, filled
 from needle.backend_ndarray.elementwise import as_operand, broadcast_shapes, one_device
 from needle.backend_ndarray.layout import Layout, Shape, normalize_axes
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.backend_ndarray.promotion import stored
-from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
+from needle.errors import OutOfRangeError, ShapeError, describe
 
 __all__ = [
     "along",
@@ -184,18 +184,8 @@ def _assign_view(place: NDArray, value: Any) -> None:
     if _may_overlap(source, place):
         source = source.astype(source.dtype)
     key = (source._layout, place._layout)
-    plan = _assignments.find(key, lambda: _assign_plan(source._layout, place._layout))
+    plan = _assignments.find(key, lambda: assign_plan(source._layout, place._layout))
     plan.run(source._memory, source._offset, place._memory, place._offset)
-
-
-def _assign_plan(source: Layout, place: Layout) -> Plan:
-    if any(n > 1 and not step for n, step in zip(place.shape, place.strides, strict=True)):
-        raise OptionError(
-            f"setitem: expected an element of its own at each place of {describe(place)}, got "
-            f"strides {place.strides}, of a broadcast array. Use compact()."
-        )
-    device: Any = place.device
-    return Plan(place, device.assign(source, place))
 
 
 def _may_overlap(source: NDArray, place: NDArray) -> bool:

@@ -14,7 +14,7 @@ from needle.backend_ndarray.devices import as_device
 from needle.backend_ndarray.layout import Layout, as_shape
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.plans import Plan, Plans, checked, require_memory
-from needle.errors import OutOfRangeError, ShapeError
+from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
 
 __all__ = [
     "arange",
@@ -109,9 +109,19 @@ def filled(name: str, layout: Layout, value: Any) -> NDArray:
 def fill_plan(layout: Layout) -> Plan:
     """What writes a number, as `promotion.stored` gives it, to all of an array."""
     kind = np.int64 if layout.dtype.kind in "iub" else np.float64
-    return _fills.find(
-        layout, lambda: Plan(layout, layout.device.assign(Scalar(np.dtype(kind)), layout))
-    )
+    return _fills.find(layout, lambda: assign_plan(Scalar(np.dtype(kind)), layout))
+
+
+def assign_plan(source: Layout | Scalar, place: Layout) -> Plan:
+    """What copies into a view. Raises OptionError if the view shows an element more than once."""
+    steps = zip(place.shape, place.strides, strict=True)
+    if place.size and any(n > 1 and not step for n, step in steps):
+        raise OptionError(
+            f"setitem: expected an element of its own at each place of {describe(place)}, got "
+            f"strides {place.strides}, of a broadcast array. Use compact()."
+        )
+    device: Any = place.device
+    return Plan(place, device.assign(source, place))
 
 
 def full(

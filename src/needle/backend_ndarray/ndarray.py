@@ -206,8 +206,8 @@ class NDArray:
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
-            raise DTypeError(f"index: expected an integer array, got {describe(self)}.")
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise DTypeError(f"index: expected one integer, got {describe(self)}.")
         return int(self.item())
 
     def item(self) -> Any:
@@ -236,6 +236,9 @@ class NDArray:
                 raise ValueError(f"expected no copy, but {shared.dtype} has to become {dtype}.")
             return shared.astype(dtype)
         return shared.copy() if copy else shared
+
+    def __bytes__(self) -> bytes:
+        return self._shared().tobytes()
 
     def __buffer__(self, flags: int) -> memoryview:
         """The elements for `memoryview(x)`, shared; Python asks for it from 3.12 on."""

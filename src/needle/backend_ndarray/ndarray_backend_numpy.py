@@ -41,14 +41,15 @@ class NumPyDevice(Device):
 
     def view(self, layout: Layout, memory: Any, offset: int) -> Array:
         if layout.size == 0:
-            return np.empty(layout.shape, layout.dtype)  # type: ignore[no-any-return]
-        return np.ndarray(
+            return np.empty(layout.shape, layout.dtype)
+        view: Array = np.ndarray(
             layout.shape,
             layout.dtype,
             memory,
             offset * layout.itemsize,
             tuple([step * layout.itemsize for step in layout.strides]),
         )
+        return view
 
     def memory_size(self, layout: Layout, memory: Any) -> int:
         return memory.nbytes // layout.itemsize  # type: ignore[no-any-return]

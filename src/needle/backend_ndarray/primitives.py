@@ -2,7 +2,7 @@
 
 The sibling of `needle.backend_numpy`, whose functions these are by name and meaning:
 
-    arrays in, out     asarray, from_numpy, from_values, to_numpy
+    arrays in, out     asarray, constant, from_numpy, from_values, to_numpy
     devices            device_of, to_device
     elements by place  index, put, take_along, scatter_along, add_along, scatter_add
     functions          total, einsum, erf, sigmoid
@@ -13,7 +13,9 @@ What a function makes is on the device of the arrays that it is given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -39,6 +41,7 @@ from needle.errors import DeviceError
 __all__ = [
     "add_along",
     "asarray",
+    "constant",
     "device_of",
     "einsum",
     "erf",
@@ -102,6 +105,16 @@ def _numbers(array: Any) -> np.ndarray[Any, Any]:
     if values.dtype.kind not in "biuf" and not is_floating(values.dtype):
         raise TypeError(f"dtype {values.dtype}")
     return values
+
+
+@lru_cache(maxsize=256)
+def _constant(number: float, sign: float, dtype: np.dtype[Any], device: Device) -> NDArray:
+    return creation.array(np.asarray(number), dtype, device)
+
+
+def constant(number: float, dtype: np.dtype[Any], device: Device) -> NDArray:
+    """A number as a 0-d array, which nobody writes to."""
+    return _constant(number, math.copysign(1.0, number), dtype, device)
 
 
 def to_numpy(array: NDArray) -> np.ndarray[Any, Any]:

@@ -39,11 +39,23 @@ _RULE_OF = {"abs": "absolute", "erf": "exp", "sigmoid": "exp"}
 _BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor", "invert")
 
 
+_known: dict[Any, DType] = {}  # asking a dtype for its name takes microseconds
+
+
 def as_supported(dtype: Any) -> DType:
     """A dtype that NDArrays have, from a name, a type or a dtype; in the machine's byte order.
 
     Raises DTypeError for any other.
     """
+    try:
+        return _known[dtype]
+    except (KeyError, TypeError):  # not asked before; no name, type or dtype at all
+        found = _supported(dtype)
+        _known[dtype] = found
+        return found
+
+
+def _supported(dtype: Any) -> DType:
     found = as_dtype(dtype)
     if found.name not in SUPPORTED:
         raise DTypeError(f"dtype: expected one of {', '.join(SUPPORTED)}, got {found.name}.")
@@ -143,6 +155,8 @@ def stored(value: Any, dtype: DType) -> float | int:
 
     Raises DTypeError for one that an integer dtype, or float64, cannot hold.
     """
+    if type(value) is float and dtype.kind == "f":
+        return value
     if dtype.kind == "b":
         return int(bool(value))
     check_fits(value, dtype)

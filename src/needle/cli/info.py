@@ -16,11 +16,12 @@ import numpy as np
 
 from needle.backend_selection import BACKEND, all_devices, default_device
 from needle.cli.settings import InfoOptions
+from needle.runtime.threads import get_num_threads
 from needle.version import __version__
 
 __all__ = ["collect", "info", "versions"]
 
-_NEEDED = ("numpy", "ml_dtypes", "safetensors", "tqdm")
+_NEEDED = ("numpy", "llvmlite", "ml_dtypes", "safetensors", "tqdm")
 _OPTIONAL = ("scikit-learn", "matplotlib", "pillow")
 # what decides how fast kernels can be, of all that a processor says it can do
 _FEATURES = (
@@ -51,6 +52,8 @@ def collect() -> dict[str, Any]:
         "backend": BACKEND,
         "devices": [str(device) for device in all_devices() if device.enabled()],
         "default device": str(default_device()),
+        "threads": get_num_threads(),
+        "kernels for": _target(),
         "cpu": _processor(),
         "memory (GiB)": _memory(),
     }
@@ -76,6 +79,16 @@ def _blas() -> str | None:
         return f"{blas['name']} {blas['version']}"
     except (KeyError, TypeError):
         return None
+
+
+def _target() -> str | None:
+    """What native code is made for: the vectors it uses."""
+    try:
+        from needle.compiler.target import Target
+    except ImportError:
+        return None
+    target = Target.host()
+    return f"{target.name}, vectors of {8 * target.vector_bytes} bits"
 
 
 # -- the processor -------------------------------------------------------------------------------

@@ -177,10 +177,8 @@ class Code:
     def fma(self, a: Any, b: Any, c: Value) -> Value:
         """a · b + c with one rounding; where the machine has no such instruction, with two."""
         lanes = max(x.lanes for x in (a, b, c) if isinstance(x, Value))
-        a, b, c = [self.as_value(x, c.type).spread(lanes) for x in (a, b, c)]
-        if not self.target.has_fma:
-            return a * b + c
-        return self.intrinsic("fma", a, b, c)
+        x, y, z = [self.as_value(value, c.type).spread(lanes) for value in (a, b, c)]
+        return self.intrinsic("fma", x, y, z) if self.target.has_fma else x * y + z
 
     def intrinsic(self, name: str, *operands: Value, suffix: bool = True) -> Value:
         """`llvm.<name>` of operands of one type, giving that type: sqrt, fabs, maximum, ..."""

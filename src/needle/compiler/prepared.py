@@ -17,11 +17,16 @@ class Operand(Protocol):
     """A strided view: dtype, shape, and strides in elements. A `Layout` is one."""
 
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """The element type."""
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The extent of each axis."""
+
     @property
-    def strides(self) -> tuple[int, ...]: ...
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next, on each axis."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Prepared:
     numbers      the i64 words that word 0 of the context points to
     nanoseconds  how long it takes on one thread, estimated
     tasks        into how many shares it may be cut
-    scratch      bytes of scratch memory for each task
+    scratch      bytes of scratch memory for each task; the first 64 of all are zeros at the call
     """
 
     address: int

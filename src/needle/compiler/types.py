@@ -7,7 +7,24 @@ from typing import Any
 
 from llvmlite import ir
 
-__all__ = ["BOOL", "F32", "F64", "I8", "I16", "I32", "I64", "POINTER", "TYPES", "U8", "Type"]
+__all__ = [
+    "BOOL",
+    "F32",
+    "F64",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "POINTER",
+    "STORED_AS_HALF",
+    "TYPES",
+    "U8",
+    "U16",
+    "U32",
+    "U64",
+    "Type",
+    "itemsize",
+]
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ TYPES: dict[str, Type] = {
     str(t): t for t in (BOOL, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64)
 } | {"float16": F32, "bfloat16": F32}
 
+# What is stored in 16 bits and computed in float32.
 STORED_AS_HALF = {"float16", "bfloat16"}
 
 

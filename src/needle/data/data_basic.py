@@ -19,11 +19,11 @@ class Dataset:
     >>> import needle as ndl
     >>> class Squares(ndl.data.Dataset):
     ...     def __getitem__(self, index):
-    ...         return index, index**2
+    ...         return float(index), float(index**2)
     ...     def __len__(self):
     ...         return 10
     >>> next(iter(ndl.data.DataLoader(Squares(), batch_size=3)))
-    (needle.Tensor([0 1 2]), needle.Tensor([0 1 4]))
+    (needle.Tensor([0. 1. 2.]), needle.Tensor([0. 1. 4.]))
     """
 
     # A class whose __getitem__ takes slices and index arrays too, and then returns each field with

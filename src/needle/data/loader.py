@@ -46,18 +46,19 @@ class DataLoader:
     collate_fn   makes a batch from a list of items, in place of stacking; arrays in the tuple or
                  list that it returns become Tensors
     device       where the Tensors live
-    dtype        of the fields that are floating-point; default: as they are
+    dtype        of the fields that are floating-point; default: as `Tensor` takes them, which is
+                 float32 in nd mode
 
     Transforms that run in threads draw through `needle.data.random_stream.current()`.
 
     >>> import numpy as np
     >>> import needle as ndl
-    >>> dataset = ndl.data.NDArrayDataset(np.arange(5.0), np.arange(5))
+    >>> dataset = ndl.data.NDArrayDataset(np.arange(5.0), -np.arange(5.0))
     >>> for x, y in ndl.data.DataLoader(dataset, batch_size=2):
     ...     print(x, y)
-    [0. 1.] [0 1]
-    [2. 3.] [2 3]
-    [4.] [4]
+    [0. 1.] [-0. -1.]
+    [2. 3.] [-2. -3.]
+    [4.] [-4.]
     """
 
     def __init__(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from needle.autograd import Tensor
+from needle.autograd.tensor import as_tensor
 from needle.backend_selection import Device, cpu
 from needle.dtypes import as_dtype, is_floating
 from needle.errors import DeviceError, DTypeError, OptionError, ShapeError, describe
@@ -53,6 +54,8 @@ def _shape(function: str, extents: tuple[Extents, ...]) -> tuple[int, ...]:
 def _on(device: Device | None) -> Device:
     if device is not None and not isinstance(device, Device):
         raise DeviceError(f"device: expected a device such as ndl.cpu(), got {device!r}.")
+    if device is not None and not device.enabled():
+        raise DeviceError(f"device: expected one that is enabled here, got {device!r}.")
     return device or cpu()
 
 
@@ -171,7 +174,7 @@ def one_hot(
     i  class ids of any shape and dtype (floats are truncated), as a Tensor or an array
     Raises OutOfRangeError for an id outside 0..n-1.
     """
-    ids = (i if isinstance(i, Tensor) else Tensor(i)).numpy()
+    ids = as_tensor(i).numpy()
     data = _on(device).one_hot(_classes(n), ids, dtype=_or_default(dtype))
     return Tensor.make_const(data, requires_grad=requires_grad)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.backend_selection import primitives
+from needle.autograd.tensor import as_tensor
 from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
 from needle.nn.checks import require_number, require_tensors
@@ -128,7 +128,7 @@ class BCEWithLogitsLoss(_Loss):
     def _weighted(self, losses: Tensor) -> Tensor:
         if not isinstance(self.pos_weight, Tensor):
             return losses if self.pos_weight == 1 else losses * self.pos_weight
-        weighted = losses * self.pos_weight.astype(losses.dtype)
+        weighted = losses * self.pos_weight.to(losses.device, losses.dtype)
         if weighted.shape != losses.shape:
             raise ShapeError(
                 "BCEWithLogitsLoss: expected pos_weight to broadcast to the logits, got "
@@ -183,7 +183,7 @@ class CrossEntropyLoss(_Loss):
             return self._reduced(self._of_probabilities(logits, y))
         rows, ids = _as_rows(logits, y)
         counted = ids != self.ignore_index
-        classes = _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows.shape[1])
+        classes = _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows)
         losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,))
         weight = self._class_weight(rows)
         of_row = None if weight is None else ops.take(weight, classes)
@@ -222,7 +222,7 @@ class CrossEntropyLoss(_Loss):
                 f"CrossEntropyLoss: expected weight [{rows.shape[-1]}], one per class, got "
                 f"{describe(self.weight)}."
             )
-        return self.weight.astype(rows.dtype)
+        return self.weight.to(rows.device, rows.dtype)
 
     def extra_repr(self) -> str:
         options = f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
@@ -245,7 +245,7 @@ class SoftmaxLoss(Module):
             )
         if logits.shape[0] == 0:
             raise ShapeError(f"SoftmaxLoss: expected one row or more, got {describe(logits)}.")
-        classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits.shape[1])
+        classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits)
         return ops.cross_entropy(logits, classes, mean=True)
 
 
@@ -267,8 +267,9 @@ def _classes_last(x: Tensor) -> Tensor:
     return x.permute((0, *range(2, x.ndim), 1)) if x.ndim > 2 else x
 
 
-def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
-    """Ids as an integer Tensor, all of them classes."""
+def _class_ids(loss: str, ids: Any, rows: Tensor) -> Tensor:
+    """Ids as an integer Tensor on the logits' device, all of them classes."""
+    classes = rows.shape[1]
     if is_floating(ids.dtype) and not np.isfinite(ids).all():
         raise OutOfRangeError(
             f"{loss}: expected class ids in 0..{classes - 1}, got {ids.dtype} ids with NaN or "
@@ -281,7 +282,7 @@ def _class_ids(loss: str, ids: Any, classes: int) -> Tensor:
         raise OutOfRangeError(
             f"{loss}: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
         )
-    return Tensor.make_const(primitives.asarray(ids))  # a copy of the user's already
+    return as_tensor(ids, rows.device)
 
 
 def _require_within_0_and_1(loss: str, target: Any, slack: float = 0.0) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from needle.autograd import Tensor
+from needle.autograd.tensor import as_tensor
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import DeviceError, DTypeError, NeedleError, StateDictError, describe
+from needle.errors import DTypeError, NeedleError, StateDictError, describe
 
 __all__ = ["LoadReport", "Module", "Parameter"]
 
@@ -132,11 +133,10 @@ class Module:
         if dtype is not None and not is_floating(as_dtype(dtype)):
             raise DTypeError(f"to: expected a float dtype, got {as_dtype(dtype)}.")
         for _, tensor in _tensors(self, once=True):
-            if device is not None and device != tensor.device:
-                raise DeviceError(f"to: expected device {tensor.device}, got {device!r}.")
-            if dtype is not None and is_floating(tensor.dtype):
-                tensor.cached_data = tensor.detach().astype(as_dtype(dtype)).cached_data
-                tensor.grad = None
+            cast_to = dtype if dtype is not None and is_floating(tensor.dtype) else None
+            moved = tensor.detach().to(device, cast_to)
+            if moved.device != tensor.device or cast_to is not None:
+                tensor.cached_data, tensor.grad = moved.cached_data, None
         return self
 
     # -- state ---------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class Module:
 def _in_place_of(own: Tensor, value: Any) -> Tensor:
     """A copy of `value` that can stand where `own` does: of its shape, in its dtype."""
     # first in its own dtype: given another one, None becomes NaN, "7" a number
-    given = value if isinstance(value, Tensor) else Tensor(value, requires_grad=False)
+    given = as_tensor(value)
     if given.dtype.kind == "c":
         raise DTypeError(f"Tensor: expected real numbers, got {describe(given)}.")
     tensor = Tensor(given.numpy(), dtype=own.dtype, device=own.device, requires_grad=False)

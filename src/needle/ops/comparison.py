@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from needle.autograd.tensor import Tensor, TensorOp
+from needle.autograd.tensor import Tensor, TensorOp, as_operand, as_tensor
 from needle.autograd.value import Value
-from needle.backend_selection import Array, array_api, primitives
+from needle.backend_selection import Array, array_api, default_device, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, describe
 from needle.ops.arithmetic import TOGETHER
@@ -48,11 +48,15 @@ def _operand(value: Any, like: Any, *others: Any) -> Any:
     """`value` as a Tensor on the others' device; a number takes like's dtype if it fits."""
     if isinstance(value, Value):
         return value
-    device = next((x.device for x in (like, *others) if isinstance(x, Tensor)), None)
-    dtype = None
-    if isinstance(value, (int, float)) and isinstance(like, Tensor):
-        dtype = like.dtype if is_floating(like.dtype) or _holds(like.dtype, value) else None
-    return Tensor.make_const(primitives.from_numpy(value, dtype, device))
+    neighbours = [x for x in (like, *others) if isinstance(x, Tensor)]
+    device = neighbours[0].device if neighbours else default_device()
+    if not isinstance(value, (int, float)):
+        return as_operand(value, device)
+    if isinstance(like, Tensor):
+        dtype = like.dtype
+        if is_floating(dtype) or _holds(dtype, value):
+            return Tensor.make_const(primitives.constant(value, dtype, device))
+    return as_tensor(value, device)
 
 
 def _holds(dtype: Any, value: float) -> bool:

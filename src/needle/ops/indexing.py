@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.autograd.tensor import Tensor, TensorOp
+from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, ShapeError, describe
@@ -35,10 +35,8 @@ def _split_index(index: Any, device: Device | None = None) -> tuple[tuple[Any, .
     template: list[Any] = []
     tensors: list[Tensor] = []
     for part in index if isinstance(index, tuple) else (index,):
-        if isinstance(part, (list, tuple, range)):
-            part = Tensor(part, device=device, dtype=None if len(part) else np.int64)
-        elif isinstance(part, (np.ndarray, NDArray)):
-            part = Tensor(part, device=device)
+        if isinstance(part, (list, tuple, range, np.ndarray, NDArray)):
+            part = _index_tensor(part, device)
         if isinstance(part, Tensor):
             if not is_integer(part.dtype) and part.dtype != np.bool_:
                 raise DTypeError(
@@ -156,10 +154,11 @@ class ScatterAlong(TensorOp):
         return TakeAlong(self.axis)(out_grad, node.inputs[1]), None
 
 
-def _index_tensor(indices: Any, device: Device) -> Tensor:
-    if isinstance(indices, Tensor):
-        return indices.detach()
-    return Tensor(indices, device=device, requires_grad=False)
+def _index_tensor(indices: Any, device: Device | None) -> Tensor:
+    """Indices as a constant on the device; a list of none is of integers."""
+    if isinstance(indices, (list, tuple, range)) and not len(indices):
+        indices = np.zeros(0, np.int64)
+    return as_tensor(indices, device).detach()
 
 
 def take_along(a: Tensor, indices: Any, axis: int) -> Tensor:

@@ -31,8 +31,8 @@ class Adam(Optimizer):
     >>> opt = ndl.optim.Adam([w], lr=0.1)
     >>> (w * w).sum().backward()
     >>> opt.step()
-    >>> w.numpy().round(6)
-    array([0.9, 1.9])
+    >>> print(w.numpy().round(6))
+    [0.9 1.9]
     """
 
     beta1 = Option(below=1)

@@ -34,8 +34,8 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     >>> w.grad = ndl.Tensor([3.0, 4.0])
     >>> float(ndl.optim.clip_grad_norm([w], 1.0))
     5.0
-    >>> w.grad.numpy().round(3)
-    array([0.6, 0.8])
+    >>> print(w.grad.numpy().round(3))
+    [0.6 0.8]
     """
     _check_bound("clip_grad_norm", "max_norm", max_norm)
     with no_grad():
@@ -80,7 +80,7 @@ def _with_gradient(owner: str, params: Any) -> list[tuple[Tensor, Tensor]]:
 def _total_norm(grads: list[Tensor]) -> Tensor:
     """√(Σ g²), in float64; the sum of each gradient in its own dtype, or float32 if narrower."""
     if not grads:
-        return Tensor(0.0, requires_grad=False)
+        return Tensor(0.0, dtype="float64", requires_grad=False)
     wide = [grad.astype("float32") if grad.dtype.itemsize < 4 else grad for grad in grads]
     squares = [(grad * grad).sum().astype("float64") for grad in wide]
     return reduce(operator.add, squares).sqrt()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from needle.autograd import Tensor, no_grad
+from needle.autograd.tensor import as_tensor
 from needle.errors import OptionError, ShapeError, describe
 from needle.optim.options import check_number
 from needle.optim.parameters import collect
@@ -104,7 +105,7 @@ class EMA:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    return Tensor(tensor.numpy(), requires_grad=False)
+    return as_tensor(tensor.numpy(), tensor.device)
 
 
 def _kinds(tensors: list[Tensor]) -> list[Any]:

@@ -75,7 +75,7 @@ def _fit_one(value: Any, like: Any) -> Any:
         if not isinstance(like, Tensor):
             number = number_in(value)
             return None if number is None else _number_like(number, like)
-        tensor = Tensor(plain(value), dtype=like.dtype, requires_grad=False)
+        tensor = Tensor(plain(value), device=like.device, dtype=like.dtype, requires_grad=False)
         return tensor if tensor.shape == like.shape else None
     except (ValueError, OverflowError, NeedleError):  # a count that is Inf; not numbers at all
         return None

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import needle
-from needle.autograd import Op, Tensor, Value, lazy, no_grad
+from needle.autograd import Op, Tensor, TensorTuple, Value, lazy, no_grad
+from needle.backend_selection import Device, all_devices, default_device
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, NeedleError, describe
 from needle.testing.compare import assert_close
-from needle.testing.gradients import as_tensors, check_grads, is_float_array, require_at_least
-from needle.testing.layouts import LAYOUTS
+from needle.testing.gradients import (
+    as_tensors,
+    check_grads,
+    device_of,
+    is_float_array,
+    require_at_least,
+)
+from needle.testing.layouts import LAYOUTS, raw_array
 
 __all__ = ["check_op"]
 
@@ -31,13 +39,15 @@ def check_op(
     keeps_dtype: bool = True,
     rtol: float | None = None,
     seed: int = 0,
+    devices: Sequence[Device] | None = None,
 ) -> None:
     """Put an operator, with these inputs, through everything that is asked of Needle's own.
 
     In float64 unless said otherwise:
     - inputs and out_grad stay as they were
     - it computes the same bits eagerly, lazily, under no_grad(), and a second time
-    - it equals `reference`
+    - shape and dtype, in nd mode known from a run without data, are those of the result
+    - it equals `reference`, and on all devices itself
     - float32 inputs give float32 results and gradients
     - gradients have the shapes of the inputs and are right, to `order`
     - permuted, sliced, flipped and zero-stride inputs give what contiguous ones give
@@ -54,9 +64,12 @@ def check_op(
     keeps_dtype  False where the result's dtype does not follow the inputs', as in a cast
     rtol         for the reference; default: 1e-12, the precision of float64
     seed         of out_grad and directions, a stream of their own
+    devices      where to run all this. Default: for an op every device there is; for a function,
+                 which may hold Tensors of its own, that of the inputs
 
-    Raises AssertionError, which starts with the op's name and says what did not hold; that the op
-    raised something itself is one such thing. For what is no check: DTypeError and OptionError.
+    Raises AssertionError, which starts with the op's name and says what did not hold, and where if
+    not on the default device; that the op raised something itself is one such thing. For what is no
+    check: DTypeError and OptionError.
 
     >>> import needle as ndl
     >>> import numpy as np
@@ -74,29 +87,53 @@ def check_op(
     Traceback (most recent call last):
     AssertionError: wrongcube: check_grads: expected ... got ... from the gradient.
     """
-    subject = _Subject(op, inputs, order, seed)
-    _check_inputs_stay(subject)
-    _check_modes(subject)
-    _check_reference(subject, reference, rtol)
-    if keeps_dtype:
-        _check_float32_stays(subject)
-    _check_layouts(subject)
-    _check_no_elements(subject)
-    _check_bad_inputs(subject, bad_inputs)
-    _check_gradients(subject)
+    subjects = []
+    for device in _devices(op, inputs) if devices is None else devices:
+        with _named(device):
+            subject = _Subject(op, inputs, order, seed, device)
+            subjects.append(subject)
+            _check_inputs_stay(subject)
+            _check_modes(subject)
+            _check_reference(subject, reference, rtol)
+            if keeps_dtype:
+                _check_float32_stays(subject)
+            _check_layouts(subject)
+            _check_no_elements(subject)
+            _check_bad_inputs(subject, bad_inputs)
+            _check_gradients(subject)
+            _check_devices_agree(subjects[0], subject)
+
+
+def _devices(op: Any, inputs: Sequence[Any]) -> list[Device]:
+    if isinstance(op, Op):
+        return [device for device in all_devices() if device.enabled()]
+    return [device_of(inputs)]
+
+
+@contextmanager
+def _named(device: Device) -> Iterator[None]:
+    """Failures inside say on which device, unless it is the default one."""
+    try:
+        yield
+    except AssertionError as error:
+        if device != default_device():
+            error.args = (f"{error} (On {device!r}.)",)
+        raise
 
 
 class _Subject:
-    """The op under test and its inputs, the floats in float64."""
+    """The op under test, and its inputs, the floats in float64, for one device."""
 
-    def __init__(self, op: Any, inputs: Sequence[Any], order: int, seed: int) -> None:
+    def __init__(
+        self, op: Any, inputs: Sequence[Any], order: int, seed: int, device: Device
+    ) -> None:
         if isinstance(op, type) or not callable(op):
             raise DTypeError(
                 f"check_op: expected an op or a function of Tensors, got {op!r}. "
                 "Make one first: MyOp()."
             )
         require_at_least(0, "check_op", order=order)
-        self.op, self.order, self.seed = op, order, seed
+        self.op, self.order, self.seed, self.device = op, order, seed, device
         self.name = str(getattr(op, "name", None) or getattr(op, "__name__", "op"))
         self.inputs = _floats_as(np.float64, _copies(_plain(op, inputs)))
         if not getattr(op, "differentiable", True) or not self._has_float_result():
@@ -105,14 +142,17 @@ class _Subject:
     def _has_float_result(self) -> bool:
         return any(is_float_array(y) for y in self.forward(_copies(self.inputs)))
 
-    def tensors(self, inputs: Sequence[Any]) -> list[Any]:
-        """The inputs with a Tensor for each array, which share its memory."""
-        return [
-            Tensor.make_const(x, requires_grad=is_float_array(x))
-            if isinstance(x, np.ndarray)
-            else x
-            for x in inputs
-        ]
+    def tensors(self, inputs: Sequence[Any], constant: bool = False) -> list[Any]:
+        """The inputs with a Tensor on the device for each array, laid out as that is."""
+        return [self._tensor(x, constant) for x in inputs]
+
+    def _tensor(self, x: Any, constant: bool) -> Any:
+        if isinstance(x, np.ndarray):
+            requires_grad = is_float_array(x) and not constant
+            return Tensor.make_const(raw_array(x, self.device), requires_grad=requires_grad)
+        if isinstance(x, TensorTuple):
+            return needle.ops.make_tuple(*[item.to(self.device) for item in x])
+        return x
 
     def forward(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The results for these arrays and other arguments."""
@@ -135,7 +175,7 @@ class _Subject:
         return AssertionError(f"{self.name}: expected {wanted}, got {error!r}.")
 
     def backward(
-        self, inputs: Sequence[Any], out_grads: Sequence[Array] | None = None
+        self, inputs: Sequence[Any], out_grads: Sequence[Any] | None = None
     ) -> list[tuple[Array, Array]]:
         """Pairs of a float input and the gradient for it."""
         tensors = self.tensors(inputs)
@@ -148,7 +188,7 @@ class _Subject:
         out_grads = self.out_grads(outputs) if out_grads is None else out_grads
         variables = [x for x in tensors if isinstance(x, Tensor) and x.requires_grad]
         try:
-            grads = needle.grad(outputs, variables, [Tensor.make_const(g) for g in out_grads])
+            grads = needle.grad(outputs, variables, self.tensors(out_grads, constant=True))
             return [(x.numpy(), g.numpy()) for x, g in zip(variables, grads, strict=True)]
         except Exception as error:
             raise self.failure(f"a gradient for {describe(inputs)}", error) from error
@@ -200,7 +240,17 @@ def _check_modes(subject: _Subject) -> None:
             )
         for y, expected in zip(outputs, eager, strict=True):
             what = f"{subject.name}, {mode}"
+            _check_foreseen(y, expected, what)
             assert_close(y, expected, rtol=0, atol=0, same_dtype=True, what=what)
+
+
+def _check_foreseen(y: Tensor, expected: Tensor, what: str) -> None:
+    """Shape and dtype, before there is data."""
+    foreseen = describe(y)
+    if foreseen != describe(expected):
+        raise AssertionError(
+            f"{what}: expected {describe(expected)}, got {foreseen} from compute() without data."
+        )
 
 
 def _check_reference(
@@ -238,18 +288,28 @@ def _check_float32_stays(subject: _Subject) -> None:
 
 
 def _check_inputs_stay(subject: _Subject) -> None:
-    given = _copies(subject.inputs)
-    arrays = {f"input {i}": x for i, x in enumerate(given) if isinstance(x, np.ndarray)}
-    before = {what: array.copy() for what, array in arrays.items()}
+    given = subject.tensors(_copies(subject.inputs))
+    watched = {f"input {i}": x for i, x in enumerate(given) if isinstance(x, Tensor)}
+    before = {what: x.numpy() for what, x in watched.items()}
     outputs = subject.forward(given)
     if subject.order:
-        out_grads = subject.out_grads(outputs)
-        before |= {f"out_grad {i}": g.copy() for i, g in enumerate(out_grads)}
-        arrays |= {f"out_grad {i}": g for i, g in enumerate(out_grads)}
+        out_grads = subject.tensors(subject.out_grads(outputs), constant=True)
+        watched |= {f"out_grad {i}": g for i, g in enumerate(out_grads)}
+        before |= {f"out_grad {i}": g.numpy() for i, g in enumerate(out_grads)}
         subject.backward(given, out_grads)
-    for what, array in arrays.items():
-        if not np.array_equal(array, before[what], equal_nan=array.dtype.kind == "f"):
+    for what, x in watched.items():
+        if not np.array_equal(x.numpy(), before[what], equal_nan=x.dtype.kind == "f"):
             raise AssertionError(f"{subject.name}: expected {what} to stay as it was, it changed.")
+
+
+def _check_devices_agree(first: _Subject, other: _Subject) -> None:
+    if first is other:
+        return
+    what = f"{other.name}, against {first.device!r}"
+    for dtype in (np.float64, np.float32):
+        results = [s.forward(_floats_as(dtype, s.inputs)) for s in (other, first)]
+        for y, expected in zip(*results, strict=True):
+            assert_close(y, expected, same_dtype=True, what=what)
 
 
 def _check_layouts(subject: _Subject) -> None:

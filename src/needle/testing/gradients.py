@@ -7,19 +7,38 @@ would have to be perpendicular to its error. So two numbers are compared, howeve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import needle
 from needle.autograd import Tensor, TensorTuple, enable_grad
+from needle.backend_selection import Device, default_device
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, GradientError, OptionError, describe
+from needle.testing.layouts import raw_array
 
-__all__ = ["as_tensors", "check_grads", "is_float_array", "require_at_least"]
+__all__ = ["as_tensors", "check_grads", "device_of", "is_float_array", "require_at_least"]
 
 Arrays = list[np.ndarray[Any, Any]]
-Scalar = Callable[[Sequence[Tensor]], Tensor]
+
+
+class Scalar(NamedTuple):
+    """A function of Tensors on `device` whose value is one number."""
+
+    function: Callable[[Sequence[Tensor]], Tensor]
+    device: Device
+
+    def __call__(self, xs: Sequence[Tensor]) -> Tensor:
+        return self.function(xs)
+
+    def leaves(self, at: Arrays) -> list[Tensor]:
+        """Tensors to call it on, and to differentiate by."""
+        return [
+            Tensor.make_const(raw_array(array.copy(), self.device), requires_grad=True)
+            for array in at
+        ]
+
 
 # Halvings of the step, at most: 1e-2 down to 2e-6, where rounding has long taken over in float64.
 _HALVINGS = 13
@@ -87,7 +106,7 @@ def _require_deterministic(scalar: Scalar, at: Arrays, atol: float) -> None:
 
 def _value(scalar: Scalar, at: Arrays) -> float:
     with np.errstate(all="ignore"):
-        return float(scalar([Tensor(array) for array in at]).numpy())
+        return float(scalar(scalar.leaves(at)).numpy())
 
 
 def is_float_array(value: Any) -> bool:
@@ -131,19 +150,24 @@ def _as_scalar(
         if not outputs:
             raise DTypeError("check_grads: expected a result of floats, got none.")
         if not weights:
-            weights.extend([_constant(_direction(y, rng)) for y in outputs])
+            weights.extend([_constant(_direction(y, rng), y.device) for y in outputs])
         terms = [(y * w).sum() for y, w in zip(outputs, weights, strict=True)]
         return needle.autograd.sum_node_list(terms)  # type: ignore[no-any-return]
 
-    return variables, scalar
+    return variables, Scalar(scalar, device_of(inputs))
+
+
+def device_of(inputs: Sequence[Any]) -> Device:
+    """That of the first Tensor, if there is one."""
+    return next((x.device for x in inputs if isinstance(x, Tensor)), default_device())
 
 
 def _plain(value: Any) -> Any:
     return value.numpy() if isinstance(value, Tensor) else value
 
 
-def _constant(array: Any) -> Tensor:
-    return Tensor(array, requires_grad=False)
+def _constant(array: Any, device: Device) -> Tensor:
+    return Tensor.make_const(raw_array(array, device))
 
 
 def _direction(like: Any, rng: np.random.RandomState) -> np.ndarray[Any, Any]:
@@ -175,16 +199,16 @@ def _slope_along(scalar: Scalar, vs: Arrays) -> Scalar:
 
     def slope(xs: Sequence[Tensor]) -> Tensor:
         grads = _gradients(scalar, xs)
-        terms = [(grad * _constant(v)).sum() for grad, v in zip(grads, vs, strict=True)]
+        terms = [(g * _constant(v, g.device)).sum() for g, v in zip(grads, vs, strict=True)]
         return needle.autograd.sum_node_list(terms)  # type: ignore[no-any-return]
 
-    return slope
+    return Scalar(slope, scalar.device)
 
 
 def _compare(
     scalar: Scalar, at: Arrays, i: int, v: Any, where: str, rtol: float, atol: float, eps: float
 ) -> None:
-    xs = [Tensor(array) for array in at]
+    xs = scalar.leaves(at)
     by_gradient = float(np.sum(_gradients(scalar, xs)[i].numpy() * v))
 
     def along(step: float) -> float:

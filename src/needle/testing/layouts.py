@@ -1,4 +1,4 @@
-"""The same values laid out in memory in other ways than row after row."""
+"""The same values laid out in memory in other ways than row after row; on any device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,34 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LAYOUTS"]
+from needle.backend_selection import BACKEND, Device, default_device, primitives
+
+__all__ = ["LAYOUTS", "raw_array"]
 
 Array = np.ndarray[Any, Any]
+
+
+def raw_array(array: Array, device: Device | None = None) -> Any:
+    """A raw array with these values in this layout; in np mode the array itself.
+
+    In nd mode it lies in a copy of the memory from the array's lowest element to its highest, with
+    the same strides.
+    """
+    if BACKEND == "np":
+        return array
+    from needle.backend_ndarray.layout import Layout
+
+    if array.size == 0 or any(step % array.itemsize for step in array.strides):
+        return primitives.from_numpy(array, array.dtype, device)
+    steps = tuple([step // array.itemsize for step in array.strides])
+    spans = [(n - 1) * step for n, step in zip(array.shape, steps, strict=True)]
+    length = 1 + sum(abs(span) for span in spans)
+    rising = array[tuple([slice(None, None, -1 if step < 0 else 1) for step in steps])]
+    memory = np.lib.stride_tricks.as_strided(rising, (length,), (array.itemsize,))
+    place: Any = device or default_device()
+    row: Any = primitives.from_numpy(memory, array.dtype, place)
+    first = -sum(span for span in spans if span < 0)
+    return row._view((Layout.of(place, array.dtype, array.shape, steps), first))
 
 
 def _permuted(array: Array) -> Array:

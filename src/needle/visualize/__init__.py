@@ -2,11 +2,11 @@
 
 >>> import needle as ndl
 >>> from needle.visualize import graph_text
->>> x = ndl.Tensor([2.0])
+>>> x = ndl.Tensor([2.0], dtype="float32")
 >>> print(graph_text(ndl.exp(x) * x, names={x: "x"}))
-x  = leaf             float64[1] = 2
-%1 = exp(x)           float64[1] = 7.38906
-%2 = multiply(%1, x)  float64[1] = 14.7781
+x  = leaf             float32[1] = 2
+%1 = exp(x)           float32[1] = 7.38906
+%2 = multiply(%1, x)  float32[1] = 14.7781
 """
 
 from __future__ import annotations
