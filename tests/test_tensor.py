@@ -445,3 +445,10 @@ def test_ops_on_what_is_no_tensor_say_how_to_wrap_it():
     message = r"relu: expected Tensors, got float64\[3\]. Wrap it first: ndl.Tensor\(...\)"
     with pytest.raises(DTypeError, match=message):
         ndl.relu(np.ones(3))
+
+
+def test_dlpack_shares_the_data_with_numpy():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    shared = np.from_dlpack(x)
+    np.testing.assert_array_equal(shared, x.numpy())
+    assert np.shares_memory(shared, np.asarray(x.cached_data))

@@ -175,3 +175,27 @@ def test_a_reflected_operator_is_asked_of_the_other_operand(device: nd.Device) -
         x = nd.array(whole_numbers((3,), dtype, 1), dtype, device)
         require_equal(2 - x, np.asarray(-(x - 2).numpy()))
         assert (2**x).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "message"),
+    [
+        (["a"], None, "array: expected real numbers, got a list of dtype <U1"),
+        ([1 + 2j], None, "array: expected real numbers, got a list of dtype complex128"),
+        ([None], None, "array: expected real numbers, got a list of dtype object"),
+        (object(), None, "array: expected real numbers, got a object of dtype object"),
+        ([[1, 2], [3]], None, "array: expected values for float32|rows of equal length"),
+        ([2**40], "int8", "array: expected values for int8, got a list"),
+        ([float("nan")], "int32", "array: expected values for int32, got a list"),
+    ],
+)
+def test_what_are_no_numbers_is_refused(values: Any, dtype: Any, message: str) -> None:
+    with pytest.raises(DTypeError, match=message):
+        nd.array(values, dtype)
+
+
+def test_an_ndarray_given_keeps_its_dtype_unless_one_is_named() -> None:
+    ids = nd.arange(3)
+    assert nd.array(ids).dtype == "int64"
+    assert nd.array(ids, "float32").dtype == "float32"
+    assert nd.array([1, 2]).dtype == "float32"

@@ -283,6 +283,14 @@ class Tensor(TensorMethods, Value):
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """A DLPack capsule of the data, shared: `torch.from_dlpack(tensor)`; it has no graph."""
+        return self.realize_cached_data().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device that the data lies on."""
+        return self.realize_cached_data().__dlpack_device__()  # type: ignore[no-any-return]
+
     # numpy_array + tensor must come to Tensor.__radd__, not be taken apart by NumPy
     __array_ufunc__ = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ __all__ = [
     "setitem",
     "take_along",
 ]
+
+_LONGEST_KEPT = 4096
 
 _assignments = Plans()
 _gathers = Plans()
@@ -278,6 +281,18 @@ def along(shape: Sequence[int], indices: NDArray, axis: int) -> tuple[NDArray, .
     mesh = []
     for position, extent in enumerate(shape):
         line = (1,) * position + (extent,) + (1,) * (len(shape) - position - 1)
-        ids = indices if position == place else arange(extent, device=indices.device).reshape(line)
-        mesh.append(ids)
+        mesh.append(indices if position == place else _ids_along(extent, line, indices.device))
     return tuple(mesh)
+
+
+def _ids_along(extent: int, line: tuple[int, ...], device: Any) -> NDArray:
+    """0, 1, ... along one axis; short ones are kept, as every step of training asks for them."""
+    short = extent <= _LONGEST_KEPT and device.has_memory
+    return (_kept_ids if short else _fresh_ids)(extent, line, device)
+
+
+def _fresh_ids(extent: int, line: tuple[int, ...], device: Any) -> NDArray:
+    return arange(extent, device=device).reshape(line)
+
+
+_kept_ids = lru_cache(maxsize=64)(_fresh_ids)

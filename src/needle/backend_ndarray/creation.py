@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from needle.backend_ndarray.devices import as_device
 from needle.backend_ndarray.layout import Layout, as_shape
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.plans import Plan, Plans, checked, require_memory
-from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
+from needle.dtypes import is_floating, is_integer
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
 
 __all__ = [
     "arange",
@@ -31,24 +33,46 @@ __all__ = [
 ]
 
 
-def array(a: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
+def array(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
     """A fresh array with the values of an NDArray, a NumPy array or whatever NumPy makes one of.
 
-    dtype   default float32; of an NDArray, if None: its own
+    dtype   default: an NDArray's own, else float32
     device  default: an NDArray's own, else `default_device()`
+
+    Raises DTypeError for what are not numbers, and for Python numbers that an integer dtype
+    cannot hold; values of a NumPy array wrap around as in NumPy.
     """
     if isinstance(a, NDArray):
-        to = a.dtype if dtype is None or dtype == "float32" else promotion.as_supported(dtype)
+        to = a.dtype if dtype is None else promotion.as_supported(dtype)
         return _copied(a, to, a.device if device is None else as_device(device))
     wanted = promotion.as_supported("float32" if dtype is None else dtype)
-    return _uploaded(np.asarray(a), wanted, as_device(device))
+    return _uploaded(_numbers(a, wanted), wanted, as_device(device))
+
+
+def _numbers(a: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """The values as NumPy's. Python's own become integers only if they fit."""
+    fits = dtype is not None and is_integer(dtype) and not hasattr(a, "dtype")
+    try:
+        values = np.asarray(a, dtype=dtype if fits else None)
+    except (ValueError, TypeError, OverflowError) as error:
+        wanted = "numbers in rows of equal length" if dtype is None else f"values for {dtype}"
+        raise DTypeError(f"array: expected {wanted}, got {_shown(a)}. ({error})") from None
+    if values.dtype.kind in "biuf" or is_floating(values.dtype):
+        return values
+    if values.dtype == object and all(isinstance(x, Real) for x in values.flat):
+        return values.astype(np.float64)
+    raise DTypeError(f"array: expected real numbers, got {_shown(a)} of dtype {values.dtype}.")
+
+
+def _shown(a: Any) -> str:
+    return describe(a) if hasattr(a, "dtype") else f"a {type(a).__name__}"
 
 
 def asarray(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
     """`a` as an NDArray: itself if it is one, else a copy in the dtype that NumPy gives it."""
     if isinstance(a, NDArray):
         return a if dtype is None else a.astype(dtype, copy=False)
-    values = np.asarray(a)
+    values = _numbers(a, None if dtype is None else promotion.as_supported(dtype))
     return _uploaded(values, promotion.as_supported(dtype or values.dtype), as_device(device))
 
 

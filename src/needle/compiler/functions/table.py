@@ -17,7 +17,7 @@ from needle.compiler.functions import (
     logarithm,
     trigonometric,
 )
-from needle.compiler.types import BOOL
+from needle.compiler.types import BOOL, U64
 
 __all__ = ["NAMES", "apply"]
 
@@ -113,8 +113,19 @@ def _minimum(code: Code, a: Value, b: Value) -> Value:
     return code.select(a.differs(a), a, smaller) if a.type.is_float else smaller
 
 
+def _compare_signs(code: Code, operator: str, a: Value, b: Value) -> Value:
+    """Of an int64 and a uint64: below 0 decides, else both are compared as unsigned."""
+    unsigned = code.compare(operator, a.bits_as(U64), b.bits_as(U64))
+    signed, negative_is_less = (a, True) if a.type.kind == "i" else (b, False)
+    less = operator in ("<", "<=") if negative_is_less else operator in (">", ">=")
+    answer = code.constant(operator == "!=" or less, BOOL, a.lanes)
+    return code.select(signed < 0, answer, unsigned)
+
+
 def _comparison(operator: str) -> Function:
     def function(code: Code, a: Value, b: Value) -> Value:
+        if {a.type.kind, b.type.kind} == {"i", "u"}:
+            return _compare_signs(code, operator, a, b)
         return code.compare(operator, a, b)
 
     return function
