@@ -349,9 +349,9 @@ def _from(make: Callable[..., Array], array: Any, *options: Any) -> Array:
         raise DTypeError("Tensor: expected numbers, got a list of Tensors. Use ndl.stack(list, 0).")
     try:
         return make(array, *options)
-    except NeedleError:
-        raise
     except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, NeedleError) and not str(error).startswith("array: "):
+            raise
         wanted = "an array of numbers"
         if len(options) > 1 and options[0] is not None:
             wanted = f"values of dtype {as_dtype(options[0])}"
