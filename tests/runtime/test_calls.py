@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +148,51 @@ def test_a_kernel_refuses_what_is_no_memory() -> None:
 def test_allocating_more_than_there_is_raises() -> None:
     with pytest.raises(MemoryError):
         runtime_function("new")(1 << 60)
+
+
+def test_calls_keep_no_reference_to_what_they_do_not_return() -> None:
+    x = nd.array(np.ones(8))
+    y = x + x
+    x[...] = y
+    before = [sys.getrefcount(value) for value in (True, x._memory, y._memory)]
+    for _ in range(1000):
+        x + y
+        x.sum()
+        x[...] = y
+    after = [sys.getrefcount(value) for value in (True, x._memory, y._memory)]
+    assert all(b - a < 100 for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2), ("x",), (-1,), (2**64,)])
+def test_the_allocator_refuses_what_is_no_count(arguments: tuple[object, ...]) -> None:
+    with pytest.raises((TypeError, OverflowError)):
+        runtime_function("new")(*arguments)
+
+
+def test_a_call_refuses_an_offset_that_is_no_int() -> None:
+    double = bind(Prepared(0, (), 0.0), [4])
+    memory = runtime_function("new")(64)
+    with pytest.raises(TypeError):
+        double(memory, "0")
+    with pytest.raises(TypeError):
+        double(memory)
+
+
+def test_what_is_kept_is_given_back_before_an_allocation_fails() -> None:
+    code = """
+import resource, needle.backend_ndarray as nd
+nd.zeros((10,)) + 1
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (1200 << 20),) * 2)
+arrays = [nd.full((45 << 20,), 0.0) for _ in range(5)]
+del arrays
+kept = [nd.full((60 << 20,), 0.0) for _ in range(2)]
+try:
+    nd.full((400 << 20,), 0.0)
+except MemoryError as error:
+    print(error)
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc/self/statm")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("full: expected memory for a result of 1,677,721,600 bytes")

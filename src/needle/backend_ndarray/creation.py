@@ -14,7 +14,7 @@ from needle.backend_ndarray.device import Device, Scalar
 from needle.backend_ndarray.devices import as_device
 from needle.backend_ndarray.layout import Layout, as_shape
 from needle.backend_ndarray.ndarray import NDArray, new_array
-from needle.backend_ndarray.plans import Plan, Plans, checked, require_memory
+from needle.backend_ndarray.plans import Plan, Plans, checked, no_memory, require_memory
 from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
 
@@ -99,7 +99,10 @@ def memory_for(name: str, layout: Layout) -> Any:
     """Fresh memory for what `name` makes."""
     if layout.device.has_memory:
         require_memory(name, layout.nbytes)
-    return layout.device.empty_memory(layout)
+    try:
+        return layout.device.empty_memory(layout)
+    except MemoryError:
+        raise no_memory(name, layout.nbytes) from None
 
 
 def _layout(name: str, shape: Any, dtype: Any, device: Device | None) -> Layout:

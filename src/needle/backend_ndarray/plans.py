@@ -12,6 +12,7 @@ from needle.backend_ndarray.layout import Layout
 __all__ = ["Plan", "Plans", "checked"]
 
 _MOST_PLANS = 4096
+_NAMED = 1 << 24  # bytes from which on an error says what asked for them
 _LARGE = 1 << 28  # bytes from which on it is asked whether they are there
 
 
@@ -45,14 +46,22 @@ def checked(name: str, run: Run, out: Layout) -> Run:
 
     The system promises memory that it does not have and ends the process that uses it.
     """
-    if out.nbytes < _LARGE or not out.device.has_memory:
+    if out.nbytes < _NAMED or not out.device.has_memory:
         return run
 
     def run_if_it_fits(*arguments: Any) -> Any:
         require_memory(name, out.nbytes)
-        return run(*arguments)
+        try:
+            return run(*arguments)
+        except MemoryError:
+            raise no_memory(name, out.nbytes) from None
 
     return run_if_it_fits
+
+
+def no_memory(name: str, nbytes: int) -> MemoryError:
+    """The error for memory that the system does not give."""
+    return MemoryError(f"{name}: expected memory for a result of {nbytes:,} bytes, got none.")
 
 
 def require_memory(name: str, nbytes: int) -> None:

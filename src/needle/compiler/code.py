@@ -174,6 +174,10 @@ class Code:
         condition = condition.spread(lanes)
         return self.wrap(self.builder.select(condition.ir, a.ir, b.ir), a.type)
 
+    def choose(self, condition: Value, a: Value, b: Value) -> Value:
+        """One of two addresses."""
+        return self.wrap(self.builder.select(condition.ir, a.ir, b.ir), POINTER)
+
     def fma(self, a: Any, b: Any, c: Value) -> Value:
         """a · b + c with one rounding; where the machine has no such instruction, with two."""
         lanes = max(x.lanes for x in (a, b, c) if isinstance(x, Value))

@@ -8,7 +8,6 @@ the kernel, on several threads where the plan allows, and returns the result's m
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -21,7 +20,8 @@ from needle.compiler.code import Code, Value
 from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS, Prepared
 from needle.compiler.target import Target
 from needle.compiler.types import F64, I64, POINTER
-from needle.runtime.memory import write_memory
+from needle.runtime.available import total_bytes
+from needle.runtime.memory import require_arguments, write_memory
 from needle.runtime.threads import FUNCTIONS, attach, write_pool
 
 __all__ = ["bind", "runtime_function"]
@@ -35,7 +35,7 @@ _FIRST_POINTER, _FIRST_SCALAR, _SCRATCH_AT, _ERROR = 1, 9, 13, 14
 _CONTEXT_WORDS = 16
 
 _RELEASE_AFTER = 20_000  # nanoseconds of work for which other Python threads may run
-_PYTHON_FUNCTIONS = ("call", "new", "address", "size", "foreign", "trim", "used", "kept")
+_PYTHON_FUNCTIONS = ("call", "new", "address", "size", "foreign", "trim", "used", "kept", "keep")
 
 
 def bind(
@@ -81,40 +81,40 @@ def runtime_address(name: str) -> int:
 
 @lru_cache(maxsize=1)
 def _library() -> dict[str, int]:
-    code = build.object_code(f"runtime, keeps {_bytes_to_keep()} bytes", _write_runtime)
+    code = build.object_code("runtime", _write_runtime)
     names = [f"needle_py_{name}" for name in _PYTHON_FUNCTIONS]
     addresses = build.link(code, *names, *FUNCTIONS)
     attach(addresses)
+    _builtin(addresses["needle_py_keep"], b"")(_bytes_to_keep())
     return addresses
 
 
 def _write_runtime(module: Any, target: Target) -> None:
-    write_memory(module, target, _bytes_to_keep())
+    write_memory(module, target)
     write_pool(module, target)
     _write_call(module, target)
 
 
 def _bytes_to_keep() -> int:
-    """An eighth of the machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
-    except (AttributeError, ValueError, OSError):
-        return 1 << 30
+    """An eighth of the memory that the process may use."""
+    total = total_bytes()
+    return (1 << 30) if total is None else total // 8
 
 
 def _write_call(module: Any, target: Target) -> None:
     """needle_py_call(self, args, count): see the head of this file."""
     code = Code(module, "needle_py_call", target, [POINTER, POINTER, I64], POINTER)
-    plan, args, _ = code.arguments
-    plan = code.call("PyBytes_AsString", POINTER, plan)
+    bound, args, given = code.arguments
+    plan = code.call("PyBytes_AsString", POINTER, bound)
     context = code.stack(_CONTEXT_WORDS * 8)
     code.set_word(context, 0, plan + _NUMBERS * 8)
     code.set_word(context, _ERROR, 0)
     pointers = code.word(plan, _POINTERS)
+    require_arguments(code, given.equals(pointers * 2 + code.word(plan, _SCALARS)))
     _take_pointers(code, plan, args, context, pointers)
     with code.when(code.word(plan, _SCALARS) > 0):
         _take_scalars(code, plan, args + pointers * 16, context)
-    result = code.variable(code.call("PyBool_FromLong", POINTER, code.constant(1, I64)))
+    result = code.variable(code.null())  # Py_DecRef takes null
     with code.when(code.word(plan, _RESULT) >= 0):
         made = code.call("needle_new", POINTER, code.word(plan, _RESULT))
         with code.when(code.is_null(made)):
@@ -127,18 +127,29 @@ def _write_call(module: Any, target: Target) -> None:
     with code.when(code.word(context, _ERROR).differs(0)):
         code.call("Py_DecRef", None, result.get())
         _raise_index_error(code, code.word(context, _ERROR) - 1)
+    with code.when(code.is_null(result.get())):
+        code.finish(code.call("PyBool_FromLong", POINTER, code.constant(1, I64)))
     code.finish(result.get())
 
 
 def _take_pointers(code: Code, plan: Value, args: Value, context: Value, count: Value) -> None:
+    lowest = code.variable(code.constant(0, I64))
     with code.loop(0, count) as i:
         capsule = code.pointer_at(args, i * 2)
         data = code.call("PyCapsule_GetPointer", POINTER, capsule, code.null())
         with code.when(code.is_null(data)):
             code.finish(code.null())
         offset = code.call("PyLong_AsSsize_t", I64, code.pointer_at(args, i * 2 + 1))
+        lowest.set(code.minimum(lowest.get(), offset))
         itemsize = code.word(plan, i + _ITEMSIZES)
         code.set_word(context, i + _FIRST_POINTER, data + offset * itemsize)
+    with code.when(lowest.get() < 0):  # -1 also stands for what is no int
+        _leave_on_error(code)
+
+
+def _leave_on_error(code: Code) -> None:
+    with code.when(~code.is_null(code.call("PyErr_Occurred", POINTER))):
+        code.finish(code.null())
 
 
 def _take_scalars(code: Code, plan: Value, args: Value, context: Value) -> None:
@@ -155,9 +166,7 @@ def _take_scalars(code: Code, plan: Value, args: Value, context: Value) -> None:
             code.set_word(context, slot, number)
 
         code.either(is_float, as_double, as_integer)
-    error = code.call("PyErr_Occurred", POINTER)
-    with code.when(~code.is_null(error)):
-        code.finish(code.null())
+    _leave_on_error(code)
 
 
 def _with_scratch(

@@ -17,28 +17,30 @@ from needle.compiler.code import Code, Value
 from needle.compiler.target import Target
 from needle.compiler.types import I32, I64, POINTER
 
-__all__ = ["HEADER", "write_memory"]
+__all__ = ["HEADER", "require_arguments", "write_memory"]
 
 HEADER = 64
 _CLASSES = 4 * 64  # four sizes between powers of two
 _SMALLEST = 128  # bytes; and at least this is allocated
 
 
-def write_memory(module: Any, target: Target, keep_bytes: int) -> None:
+def write_memory(module: Any, target: Target) -> None:
     """The functions `needle_allocate`, `needle_free`, `needle_new` and what Python calls.
 
-    keep_bytes  how much freed memory is kept for re-use at most
+    Nothing is kept for re-use until `keep(bytes)` says how much may be.
     """
     _global(module, "needle_free_lists", ir.ArrayType(ir.PointerType(), _CLASSES))
     _global(module, "needle_kept_bytes", I64.ir)
     _global(module, "needle_used_bytes", I64.ir)
+    _global(module, "needle_keep_at_most", I64.ir)
     _write_class_of(module, target)
+    _write_trim(module, target)
     _write_allocate(module, target)
-    _write_free(module, target, keep_bytes)
+    _write_free(module, target)
     _write_destructors(module, target)
     _write_new(module, target)
     _write_for_python(module, target)
-    _write_trim(module, target)
+    _write_counts(module, target)
 
 
 def _global(module: Any, name: str, type: Any) -> None:
@@ -81,7 +83,11 @@ def _write_allocate(module: Any, target: Target) -> None:
         code.set_word(kept, 0, code.word(kept, 0) - size)
         code.set_word(used, 0, code.word(used, 0) + size)
         code.finish(block + HEADER)
-    block = code.call("aligned_alloc", POINTER, code.constant(64, I64), size + HEADER)
+    found = code.variable(_from_system(code, size + HEADER))
+    with code.when(code.is_null(found.get())):
+        code.call("needle_trim", I64)
+        found.set(_from_system(code, size + HEADER))
+    block = found.get()
     with code.when(code.is_null(block)):
         code.finish(block)
     code.set_word(block, 0, number)
@@ -89,7 +95,22 @@ def _write_allocate(module: Any, target: Target) -> None:
     code.finish(block + HEADER)
 
 
-def _write_free(module: Any, target: Target, keep_bytes: int) -> None:
+def _from_system(code: Code, size: Value) -> Value:
+    """So many bytes, and a few more, 64-byte aligned; or null."""
+    whole = ((size + 63) >> 6) << 6
+    if "windows" in code.target.triple:
+        return code.call("_aligned_malloc", POINTER, whole, code.constant(64, I64))
+    slot = code.stack(8, 8)
+    code.set_word(slot, 0, 0)  # where nothing is allocated it may stay as it is
+    failed = code.call("posix_memalign", I32, slot, code.constant(64, I64), whole)
+    return code.choose(failed.equals(0), code.pointer_at(slot, 0), code.null())
+
+
+def _to_system(code: Code, block: Value) -> None:
+    code.call("_aligned_free" if "windows" in code.target.triple else "free", None, block)
+
+
+def _write_free(module: Any, target: Target) -> None:
     """needle_free(memory): back to its list, or to the system where enough is kept."""
     code = Code(module, "needle_free", target, [POINTER])
     block = code.arguments[0] + (-HEADER)
@@ -99,6 +120,7 @@ def _write_free(module: Any, target: Target, keep_bytes: int) -> None:
     used = address_of_global(code, "needle_used_bytes")
     code.set_word(used, 0, code.word(used, 0) - size)
     total = code.word(kept, 0) + size
+    most = code.word(address_of_global(code, "needle_keep_at_most"), 0)
 
     def keep() -> None:
         head = address_of_global(code, "needle_free_lists") + number * 8
@@ -106,12 +128,8 @@ def _write_free(module: Any, target: Target, keep_bytes: int) -> None:
         code.set_word(head, 0, block)
         code.set_word(kept, 0, total)
 
-    code.either(total <= keep_bytes, keep, lambda: _discard(code.call("free", None, block)))
+    code.either(total <= most, keep, lambda: _to_system(code, block))
     code.finish()
-
-
-def _discard(value: Value) -> None:
-    """For calls made for their effect where a function without result is wanted."""
 
 
 def _write_destructors(module: Any, target: Target) -> None:
@@ -152,26 +170,26 @@ def _capsule(code: Code, memory: Value, note: Value, destructor: str) -> Value:
 
 def _write_for_python(module: Any, target: Target) -> None:
     """new(bytes), address(memory), size(memory), foreign(address, owner, bytes)."""
-    code, args = _python_function(module, target, "new")
-    size = code.call("PyLong_AsSsize_t", I64, code.pointer_at(args, 0))
+    code, args = _python_function(module, target, "new", 1)
+    size = _count(code, code.pointer_at(args, 0))
     code.finish(code.call("needle_new", POINTER, size))
 
-    code, args = _python_function(module, target, "address")
+    code, args = _python_function(module, target, "address", 1)
     address = code.call("PyCapsule_GetPointer", POINTER, code.pointer_at(args, 0), code.null())
     with code.when(code.is_null(address)):
         code.finish(address)
     code.finish(code.call("PyLong_FromVoidPtr", POINTER, address))
 
-    code, args = _python_function(module, target, "size")
+    code, args = _python_function(module, target, "size", 1)
     note = code.call("PyCapsule_GetContext", POINTER, code.pointer_at(args, 0))
     with code.when(code.is_null(note)):
         code.finish(note)
     code.finish(code.call("PyLong_FromSsize_t", POINTER, code.word(note, 1)))
 
-    code, args = _python_function(module, target, "foreign")
+    code, args = _python_function(module, target, "foreign", 3)
     address = code.call("PyLong_AsVoidPtr", POINTER, code.pointer_at(args, 0))
     owner = code.pointer_at(args, 1)
-    size = code.call("PyLong_AsSsize_t", I64, code.pointer_at(args, 2))
+    size = _count(code, code.pointer_at(args, 2))
     note = code.call("needle_allocate", POINTER, code.constant(16, I64))
     with code.when(code.is_null(note)):
         code.finish(code.call("PyErr_NoMemory", POINTER))
@@ -181,15 +199,33 @@ def _write_for_python(module: Any, target: Target) -> None:
     code.finish(_capsule(code, address, note, "needle_release_owner"))
 
 
-def _python_function(module: Any, target: Target, name: str) -> tuple[Code, Value]:
-    """A function that CPython calls, and the address of its arguments."""
+def _python_function(module: Any, target: Target, name: str, count: int) -> tuple[Code, Value]:
+    """A function that CPython calls with so many arguments, and where those are."""
     code = Code(module, f"needle_py_{name}", target, [POINTER, POINTER, I64], POINTER)
+    require_arguments(code, code.arguments[2].equals(count))
     return code, code.arguments[1]
 
 
+def require_arguments(code: Code, fitting: Value) -> None:
+    """Leave with a TypeError unless the arguments fit."""
+    with code.when(~fitting):
+        code.call("PyErr_BadArgument", I32)
+        code.finish(code.null())
+
+
+def _count(code: Code, given: Value) -> Value:
+    """A Python int of 0 or more; leaves with an error where it is none."""
+    number = code.call("PyLong_AsSsize_t", I64, given)
+    with code.when(number < 0):
+        with code.when(code.is_null(code.call("PyErr_Occurred", POINTER))):
+            code.call("PyErr_BadArgument", I32)
+        code.finish(code.null())
+    return number
+
+
 def _write_trim(module: Any, target: Target) -> None:
-    """Give everything that is kept back to the system; and the counts, for those who ask."""
-    code, _ = _python_function(module, target, "trim")
+    """needle_trim(): give everything that is kept back to the system; how many bytes it was."""
+    code = Code(module, "needle_trim", target, [], I64)
     lists = address_of_global(code, "needle_free_lists")
     kept = address_of_global(code, "needle_kept_bytes")
     before = code.word(kept, 0)
@@ -198,11 +234,20 @@ def _write_trim(module: Any, target: Target) -> None:
         with code.repeat_while(lambda: code.word(head, 0).differs(0)):
             block = code.pointer_at(head, 0)
             code.set_word(head, 0, code.word(block, 1))
-            code.call("free", None, block)
+            _to_system(code, block)
     code.set_word(kept, 0, 0)
-    code.finish(code.call("PyLong_FromSsize_t", POINTER, before))
+    code.finish(before)
 
+
+def _write_counts(module: Any, target: Target) -> None:
+    """trim(), used(), kept(), and keep(bytes): how much is kept at most."""
+    code, _ = _python_function(module, target, "trim", 0)
+    code.finish(code.call("PyLong_FromSsize_t", POINTER, code.call("needle_trim", I64)))
     for name in ("used", "kept"):
-        code, _ = _python_function(module, target, name)
+        code, _ = _python_function(module, target, name, 0)
         count = code.word(address_of_global(code, f"needle_{name}_bytes"), 0)
         code.finish(code.call("PyLong_FromSsize_t", POINTER, count))
+    code, args = _python_function(module, target, "keep", 1)
+    code.set_word(address_of_global(code, "needle_keep_at_most"), 0,
+                  _count(code, code.pointer_at(args, 0)))  # fmt: skip
+    code.finish(code.call("PyBool_FromLong", POINTER, code.constant(1, I64)))
