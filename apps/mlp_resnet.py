@@ -22,13 +22,16 @@ def epoch(
     """One pass over the data, training if there is an optimiser: (error rate, mean loss).
 
     Both are means over examples. Seeds NumPy's global stream first, so that every epoch repeats
-    the same order and the same dropout, as the course's numbers expect.
+    the same order and the same dropout, as the course's numbers expect. Batches go to the
+    device of the model.
     """
     np.random.seed(4)
     model.train(opt is not None)
     loss_function = nn.SoftmaxLoss()
+    device = model.parameters()[0].device
     wrong, total, examples = 0, 0.0, 0
     for x, y in dataloader:
+        x, y = x.to(device), y.to(device)
         with ndl.enable_grad() if opt else ndl.no_grad():
             logits = model(x)
             loss = loss_function(logits, y)

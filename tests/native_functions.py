@@ -38,8 +38,8 @@ def writer(name: str, inputs: tuple[str, ...], out: str, symbol: str = build.ENT
                 code.load(p, dtype, i, lanes, mask)
                 for p, dtype in zip(pointers, inputs, strict=False)
             ]
-            result = functions.apply(code, name, *x).cast(TYPES[out])
-            code.store(result, pointers[-1], out, i, mask)
+            result = functions.apply(code, name, *x)
+            code.store(code.convert(result, out), pointers[-1], out, i, mask)
 
         widest = max(max(itemsize(d), TYPES[d].itemsize) for d in (*inputs, out))
         code.strip(begin, end, target.lanes(widest), body)

@@ -175,3 +175,11 @@ def test_a_star_import_brings_the_exercise_and_nothing_that_shadows():
     exec("from mlp_resnet import *", names)
     names.pop("__builtins__")
     assert set(names) == {"ResidualBlock", "MLPResNet", "epoch", "train_mnist"}
+
+
+@pytest.mark.nd_mode
+def test_an_epoch_moves_its_batches_to_the_device_of_the_model():
+    here, there = MLPResNet(6, 8, num_classes=3), MLPResNet(6, 8, num_classes=3)
+    there.load_state_dict(here.state_dict())
+    there.to(ndl.cpu_numpy())
+    assert epoch(loader(), there) == pytest.approx(epoch(loader(), here))

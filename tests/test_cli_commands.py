@@ -24,7 +24,10 @@ MISSPELT = [
     (["train", "--epocs=3"], "--epocs: expected an option that exists. Did you mean --epochs?"),
     (["train", "--epoch", "3"], "--epoch: expected an option that exists. Did you mean --epochs?"),
     (["train", "--zzz"], "--zzz: expected an option that exists. See --help."),
-    (["train", "digits"], "digits: expected an option that exists. See --help."),
+    (
+        ["train", "digits"],
+        "needle train: expected options only, got 'digits': it takes no arguments.",
+    ),
     (["train", "--epochs"], "--epochs: expected one argument"),
     (["train", "--epochs", "0"], "--epochs: expected a whole number from 1 on, got '0'."),
     (["train", "--epochs", "2.5"], "--epochs: expected a whole number from 1 on, got '2.5'."),
@@ -43,6 +46,7 @@ MISSPELT = [
     (["--lr=1", "train"], "needle: --lr: expected a command first: needle train --lr ..."),
     (["--invert"], "needle: --invert: expected a command first: needle predict --invert ..."),
     (["predict"], "needle predict: the following arguments are required: RUN, IMAGE"),
+    (["info", "a"], "needle info: expected options only, got 'a': it takes no arguments."),
     (["info", "--jsn"], "needle info: --jsn: expected an option that exists. Did you mean --json?"),
 ]
 

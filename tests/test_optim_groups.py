@@ -8,7 +8,7 @@ from tensors import tensor
 
 import needle as ndl
 from needle import nn, optim
-from needle.errors import DTypeError, OptionError, StateDictError
+from needle.errors import DeviceError, DTypeError, OptionError, StateDictError
 
 
 def two():
@@ -277,3 +277,42 @@ def test_a_schedule_made_before_a_group_was_added_says_so():
         OptionError, match="StepLR: expected 1 parameter groups, as when it was made, got 2"
     ):
         schedule.step()
+
+
+@pytest.mark.nd_mode
+@pytest.mark.parametrize("optimizer", [optim.Adam, lambda ps: optim.SGD(ps, momentum=0.9)])
+def test_a_model_that_was_moved_after_a_step_is_named(optimizer):
+    model = nn.Linear(2, 1)
+    opt = optimizer(model.named_parameters())
+    with_grads(*model.parameters())
+    opt.step()
+    model.to(ndl.cpu_numpy())
+    with_grads(*model.parameters())
+    with pytest.raises(DeviceError) as caught:
+        opt.step()
+    assert str(caught.value).endswith(
+        ".step: expected weight float32[2,1] where it was at the last step, in cpu(), got it in "
+        "cpu_numpy(). Make the optimiser after moving the model."
+    )
+
+
+def test_a_model_that_was_cast_after_a_step_is_named():
+    model = nn.Linear(2, 1)
+    opt = optim.Adam(model.named_parameters())
+    with_grads(*model.parameters())
+    opt.step()
+    model.to("float16")
+    with_grads(*model.parameters())
+    with pytest.raises(DTypeError, match=r"in float32, got it in float16\. Make the optimiser"):
+        opt.step()
+
+
+def test_an_error_of_an_update_that_is_about_something_else_stays():
+    class Wrong(optim.Optimizer):
+        def update(self, p, grad, group):
+            return p.numpy()
+
+    (p, _) = two()
+    with_grads(p)
+    with pytest.raises(DTypeError, match=r"^data: expected a Tensor"):
+        Wrong([p], lr=0.1).step()

@@ -33,7 +33,8 @@ PACKAGES = [needle.autograd, needle.ops, needle.init, needle.nn, needle.optim, n
 INTERNAL = {
     "needle.ops.arithmetic": {"ScalarOp"},
     "needle.ops.broadcasting": {
-        "Axes", "along", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast",
+        "Axes", "along", "expand_reduced", "named_axes", "normalize_axes", "normalize_axis",
+        "unbroadcast",
     },
     "needle.ops.reductions": {"Extreme", "Reduction"},
     "needle.nn.checks": {

@@ -69,7 +69,7 @@ def test_dtype_may_come_from_ml_dtypes():
         (None, "got a NoneType"),
         ("abc", "got a str"),
         (["a", "b"], "got a list"),
-        (object(), "got a object"),
+        (object(), "got an object"),
         ({1: 2}, "got a dict"),
         ({1, 2}, "got a set"),
         ((i for i in range(3)), "got a generator"),

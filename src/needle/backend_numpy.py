@@ -3,7 +3,7 @@
 The reference device. Its results are the specification that every other device is held to.
 The primitives, which every backend has under the same names and with the same meaning:
 
-    arrays in, out     asarray, constant, from_numpy, from_values, to_numpy
+    arrays in, out     asarray, constant, from_dlpack, from_numpy, from_values, to_numpy
     devices            device_of, to_device
     elements by place  index, put, take_along, scatter_along, add_along, scatter_add
     functions          total, einsum, erf, sigmoid
@@ -16,7 +16,7 @@ arrays that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "device_of",
     "einsum",
     "erf",
+    "from_dlpack",
     "from_numpy",
     "from_values",
     "in_float32",
@@ -140,11 +141,19 @@ def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> A
     dtype  default: what NumPy has for them; for what are no numbers, TypeError
     """
     if device is not None and device != _CPU:
-        raise DeviceError(f"device: expected cpu(), got {device!r}.")
+        of_nd = type(device).__module__.startswith("needle.backend_ndarray")
+        raise DeviceError(
+            f"device: expected np mode's cpu(), got {device!r}{' of nd mode' * of_nd}."
+        )
     data = np.array(array, dtype=dtype if dtype is None else as_dtype(dtype))
     if data.dtype.kind in "OSUMm" and not all(isinstance(item, Number) for item in data.flat):
         raise TypeError(f"dtype {data.dtype}")
     return data
+
+
+def from_dlpack(x: Any) -> Array:
+    """The memory of another library's array as NumPy's array."""
+    return np.from_dlpack(x)
 
 
 def from_values(array: Any, device: Device | None = None) -> Array:
@@ -162,8 +171,8 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     return np.array(array)
 
 
-def asarray(value: Any) -> Array:
-    """NumPy hands back scalars where a result is 0-d; graphs hold arrays."""
+def asarray(value: Any, beside: Sequence[Any] = ()) -> Array:
+    """NumPy hands back scalars where a result is 0-d; graphs hold arrays. `beside`: the inputs."""
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 

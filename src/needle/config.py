@@ -12,9 +12,9 @@ _BACKENDS = ("nd", "np")
 def _read_backend() -> str:
     """`NEEDLE_BACKEND`: which array library stands under the operators.
 
-    `nd` is Needle's own, on its devices; `np` is NumPy.
+    `nd` is Needle's own, on its devices; `np` is NumPy. Empty counts as unset.
     """
-    name = os.environ.get("NEEDLE_BACKEND", "nd")
+    name = os.environ.get("NEEDLE_BACKEND") or "nd"
     if name not in _BACKENDS:
         expected = " or ".join(repr(backend) for backend in _BACKENDS)
         raise RuntimeError(f"NEEDLE_BACKEND: expected {expected}, got {name!r}.")

@@ -22,6 +22,7 @@ __all__ = [
     "ShapeError",
     "StateDictError",
     "describe",
+    "kind_of",
 ]
 
 
@@ -78,6 +79,12 @@ class MissingDependencyError(NeedleError, ImportError):
 def describe(*values: Any) -> str:
     """`float32[2,3] and int64[4]`: dtype and shape of arrays or Tensors, for messages."""
     return " and ".join(_describe_one(value) for value in values)
+
+
+def kind_of(value: Any) -> str:
+    """`a list`, `an ndarray`: the type of a value, for messages."""
+    name = type(value).__name__
+    return f"{'an' if name.lower() == 'ndarray' or name[0] in 'aeiouAEIO' else 'a'} {name}"
 
 
 def _describe_one(value: Any) -> str:

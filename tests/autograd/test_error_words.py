@@ -26,7 +26,7 @@ class Squares(ndl.TensorOp):
     [
         (lambda x: ndl.array_api.matmul(x, x), ShapeError, "matmul: expected a"),
         (lambda x: ndl.array_api.sum(x, 4), AxisError, "sum: expected axes"),
-        (lambda x: -(x > 0), DTypeError, "negative: expected numbers"),
+        (lambda x: -(x > 0), DTypeError, "negative: expected "),
         (lambda x: ndl.array_api.pad(x, ((-1, 0), (0, 0))), OptionError, "pad: expected 2 pairs"),
         (lambda x: x[5], OutOfRangeError, "getitem: expected an index"),
     ],

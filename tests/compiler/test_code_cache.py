@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from needle.compiler import build, code_cache, target
 from needle.compiler.code import Code
 from needle.compiler.code_cache import CodeCache, cache_folder
+from needle.errors import OptionError
 from needle.runtime import pool
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners and modes of POSIX")
@@ -63,13 +65,13 @@ class TestKeeping:
         assert cache.load("key") == b"new"
         assert len(list(folder.iterdir())) == 1
 
-    def test_location_and_usage_are_told(self, cache: CodeCache, folder: Path) -> None:
-        assert (cache.location(), cache.usage()) == (folder, (0, 0))
+    def test_each_code_has_a_file_little_larger_than_itself(
+        self, cache: CodeCache, folder: Path
+    ) -> None:
         cache.store("a", CODE)
         cache.store("b", CODE)
-        files, size = cache.usage()
-        assert files == 2
-        assert 2 * len(CODE) < size < 2 * len(CODE) + 1000
+        sizes = [path.stat().st_size for path in folder.iterdir()]
+        assert [len(CODE) < size < len(CODE) + 500 for size in sizes] == [True, True]
 
     def test_many_writers_and_readers_meet_whole_files_only(self, folder: Path) -> None:
         codes = [bytes([number]) * 50_000 for number in range(8)]
@@ -132,7 +134,7 @@ class TestDamage:
         folder.rmdir()
         cache.store("key", CODE)
         assert cache.load("key") is None
-        assert cache.usage() == (0, 0)
+        assert not folder.exists()
 
 
 @posix
@@ -149,9 +151,24 @@ class TestTrust:
         assert_off(CodeCache("machine", folder))
         assert list(folder.iterdir()) == []
 
-    def test_a_folder_that_others_can_only_read_is_used(self, folder: Path) -> None:
-        folder.mkdir(mode=0o755)
-        assert CodeCache("machine", folder).location() == folder
+    @pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o704])
+    def test_a_folder_that_others_can_only_read_is_closed_to_them_and_used(
+        self, folder: Path, mode: int
+    ) -> None:
+        folder.mkdir()
+        folder.chmod(mode)
+        cache = CodeCache("machine", folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        cache.store("key", CODE)
+        assert cache.load("key") == CODE
+
+    def test_a_folder_that_cannot_be_closed_to_others_is_not_used(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder.mkdir()
+        folder.chmod(0o755)
+        monkeypatch.setattr(Path, "chmod", refuse)
+        assert_off(CodeCache("machine", folder))
 
     def test_a_linked_folder_is_not_used(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir(mode=0o700)
@@ -222,8 +239,6 @@ def refuse(*_: Any) -> None:
 def assert_off(cache: CodeCache) -> None:
     cache.store("key", CODE)
     assert cache.load("key") is None
-    assert cache.location() is None
-    assert cache.usage() == (0, 0)
 
 
 class TestBound:
@@ -242,7 +257,7 @@ class TestBound:
         cache = CodeCache("machine", folder)
         for number in range(120):
             cache.store(str(number), b"code")
-        assert cache.usage()[0] == 120
+        assert len(list(folder.iterdir())) == 120
 
     def test_only_its_own_files_are_deleted(self, folder: Path) -> None:
         folder.mkdir(mode=0o700)
@@ -289,27 +304,33 @@ class TestPlace:
     ) -> None:
         monkeypatch.setenv("NEEDLE_CACHE_DIR", str(tmp_path / "mine"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert cache_folder() == tmp_path / "mine"
+        assert cache_folder() == tmp_path / "mine" / "kernels"
 
     @pytest.mark.skipif(sys.platform != "linux", reason="Linux's places")
     def test_then_the_systems_place(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        assert cache_folder() == tmp_path / ".cache" / "needle"
+        assert cache_folder() == tmp_path / ".cache" / "needle" / "kernels"
         monkeypatch.setenv("XDG_CACHE_HOME", "relative paths do not count")
-        assert cache_folder() == tmp_path / ".cache" / "needle"
+        assert cache_folder() == tmp_path / ".cache" / "needle" / "kernels"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert cache_folder() == tmp_path / "xdg" / "needle"
+        assert cache_folder() == tmp_path / "xdg" / "needle" / "kernels"
 
     def test_zero_turns_it_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NEEDLE_CACHE", "0")
         assert cache_folder() is None
         assert_off(CodeCache.of_user("machine"))
 
-    @pytest.mark.parametrize("value", ["", "2", "off"])
+    @pytest.mark.parametrize("value", ["", "1"])
+    def test_empty_and_one_leave_it_on(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+    ) -> None:
+        monkeypatch.setenv("NEEDLE_CACHE", value)
+        monkeypatch.setenv("NEEDLE_CACHE_DIR", str(tmp_path / "mine"))
+        assert cache_folder() == tmp_path / "mine" / "kernels"
+
+    @pytest.mark.parametrize("value", ["2", "off", " 1"])
     def test_other_values_are_refused(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("NEEDLE_CACHE", value)
-        with pytest.raises(
-            RuntimeError, match=f"^NEEDLE_CACHE: expected '0' or '1', got '{value}'"
-        ):
+        with pytest.raises(OptionError, match=f"^NEEDLE_CACHE: expected 0 or 1, got '{value}'.$"):
             CodeCache.of_user("machine")
 
     def test_a_user_without_a_home_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,12 +372,36 @@ class TestBuilding:
         assert first == second
         assert len(written) == 1
 
-        damaged = the_file(folder)
+        damaged = the_file(folder / "kernels")
         damaged.write_bytes(damaged.read_bytes()[:-1])
         assert compile_as_a_new_process(folder, monkeypatch, write) == first
         assert len(written) == 2
         assert compile_as_a_new_process(folder, monkeypatch, write) == first
         assert len(written) == 2
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"name": "another"}, {"features": "+none"}, {"vector_bytes": 128}, {"has_masks": None}],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_the_machines_every_field_and_llvmlites_version_tell_codes_apart(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    ) -> None:
+        monkeypatch.setenv("NEEDLE_CACHE_DIR", str(folder))
+        build._cache.cache_clear()
+        try:
+            build._cache().store("key", CODE)
+            host = target.Target.host()
+            for changed in (host, replace(host, **change)):
+                build._cache.cache_clear()
+                monkeypatch.setattr(target.Target, "host", lambda changed=changed: changed)
+                assert (build._cache().load("key") == CODE) is (changed is host)
+            monkeypatch.setattr(target.Target, "host", lambda: host)
+            monkeypatch.setattr(build.llvmlite, "__version__", "another")
+            build._cache.cache_clear()
+            assert build._cache().load("key") is None
+        finally:
+            build._cache.cache_clear()
 
     def test_writers_whose_source_the_version_does_not_cover_are_not_kept(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -381,7 +426,7 @@ print(build.link(build.object_code("pool", pool.write), "needle_parallel")["need
                 env=environment, capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             assert (done.stdout, done.stderr) == ("True\n", "")
-        assert len(list(folder.iterdir())) == 1
+        assert len(list((folder / "kernels").iterdir())) == 1
 
 
 def compile_as_a_new_process(folder: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> bytes:

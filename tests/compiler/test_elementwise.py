@@ -53,6 +53,52 @@ def test_vectors_are_as_wide_as_the_target_has_them() -> None:
     assert re.search(r"fadd\s+v\d+\.4s", build.assembly(write, NEON))
 
 
+DEVICES = [nd.cpu(), nd.cpu_numpy()]
+TIES = {  # just above a tie, and the value that a second rounding would miss
+    "float16": [(1 + 2**-11 + 2**-40, 1 + 2**-10), (2**-25 + 2**-60, 2**-24)],
+    "bfloat16": [(1 + 2**-8 + 2**-40, 1 + 2**-7), (2**25 + 2**17 + 1, 2**25 + 2**18)],
+}
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize(
+    ("half", "x", "expected"), [(half, *pair) for half, pairs in TIES.items() for pair in pairs]
+)
+def test_16_bit_floats_are_rounded_once_however_they_are_made(
+    device: Any, half: str, x: float, expected: float
+) -> None:
+    wide = nd.array(np.array([x]), "float64", device)
+    filled, by_number, by_array = (
+        nd.full((3,), x, half, device),
+        *[nd.zeros((3,), half, device) for _ in range(2)],
+    )
+    by_number[:] = x
+    by_array[:] = wide
+    made = [wide.astype(half), nd.array(wide, half), filled, by_number, by_array]
+    if x == int(x):
+        made += [nd.array([int(x)], kind, device).astype(half) for kind in ("int32", "int64")]
+    for array in made:
+        assert set(array.astype("float64").numpy().tolist()) == {expected}
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_a_number_takes_the_dtype_of_the_16_bit_array_beside_it(device: Any, half: str) -> None:
+    huge, tiny = (70000.0, 1e-8) if half == "float16" else (3.4e38, 1e-42)
+    a = nd.array([-60000.0, 1.0, -1.0], half, device)
+    with np.errstate(all="ignore"):
+        x = a.numpy()
+        for found, expected in [
+            (a + huge, x + x.dtype.type(huge)),
+            (a * tiny, x * x.dtype.type(tiny)),
+            (a * 0.1, x * x.dtype.type(0.1)),
+            (nd.floor_divide(huge, a), np.floor_divide(x.dtype.type(huge), x)),
+        ]:
+            np.testing.assert_array_equal(
+                found.astype("float32").numpy(), expected.astype(np.float32)
+            )
+
+
 SHAPES = [(16, 16), (17, 33), (64, 100), (3, 40, 50), (257, 129), (1, 40), (40, 1)]
 
 

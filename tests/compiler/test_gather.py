@@ -198,6 +198,21 @@ def test_a_position_outside_is_reported_and_not_followed(wrong, columns):
     assert scattered(picked, ids, 0, table.shape)[1] == 4
 
 
+@pytest.mark.parametrize("tasks", [1, 2, 3, 16])
+@pytest.mark.parametrize("columns", [1, 40])
+def test_the_first_of_several_positions_outside_is_reported_whatever_the_tasks(columns, tasks):
+    x = some((5, columns), np.float32)
+    index = np.arange(3000) % 5
+    for first in (0, 7, 600, 2999):
+        index[first::400] = 5
+        assert gathered(x, [index], 0, tasks=tasks)[1] == first + 1
+        assert scattered(x[index % 5], [index], 0, x.shape, tasks=tasks)[1] == first + 1
+        index %= 5
+    other = np.zeros(3000, np.int64)
+    index[2000], other[1500] = -6, 9
+    assert gathered(some((5, 9, columns), np.int8), [index, other], 0, tasks=tasks)[1] == 1501
+
+
 def test_the_word_says_which_position_of_which_index_is_outside():
     table = some((4, 5), np.float32)
     good = np.array([0, 1, 2])

@@ -67,6 +67,49 @@ def test_narrowing_agrees_with_numpy_over_the_whole_range(half, target):
     assert_same(applied("copy", x, out=half, target=target), expected)
 
 
+def beside_ties(half, wide):
+    """Numbers of a wider dtype next to the middle of neighbours, and which of them is nearer."""
+    values = all_values(half)[: all_values(half).view(np.uint16).searchsorted(1 << 15)]
+    values = values[np.isfinite(values.astype(np.float32))]
+    low, high = values[:-1], values[1:]
+    middle = (low.astype(np.float64) + high.astype(np.float64)) / 2
+    if np.dtype(wide).kind == "f":
+        below, above = np.nextafter(middle, -math.inf), np.nextafter(middle, math.inf)
+    else:
+        far = (high.astype(np.float64) - low.astype(np.float64) >= 4) & (
+            middle < np.iinfo(wide).max
+        )
+        low, high, middle = low[far], high[far], middle[far].astype(wide)
+        below, above = middle - middle.dtype.type(1), middle + middle.dtype.type(1)
+    x, nearest = np.concatenate([below, above]), np.concatenate([low, high])
+    if np.dtype(wide).kind == "u":
+        return x, nearest
+    return np.concatenate([x, -x]), np.concatenate([nearest, -nearest])
+
+
+@pytest.mark.parametrize("wide", ["float64", "int32", "uint32", "int64", "uint64"])
+def test_what_is_wider_than_float32_is_rounded_once(half, target, wide):
+    x, nearest = beside_ties(half, wide)
+    assert len(x) > 1000
+    assert_same(applied("copy", x, out=half, target=target), nearest)
+
+
+def test_float64_beyond_float32_becomes_infinite_or_zero(half, target):
+    x = np.array([1e300, math.inf, math.nan, 1e-300, 5e-324, 1e39, 3.4028235677973366e38, 0.0])
+    expected = np.array([math.inf] * 2 + [math.nan, 0, 0, math.inf, math.inf, 0.0]).astype(half)
+    assert_same(applied("copy", x, out=half, target=target), expected)
+    assert_same(applied("copy", -x, out=half, target=target), -expected)
+
+
+@pytest.mark.parametrize("wide", ["int64", "uint64"])
+def test_the_extremes_of_64_bit_integers_are_rounded_once(half, target, wide):
+    limits = np.iinfo(wide)
+    x = np.array([limits.min, limits.max, 2**53 + 1, 2**53 - 1, 1, 0], wide)
+    expected = np.array([limits.min, limits.max, 2**53, 2**53, 1, 0], np.float32)
+    with np.errstate(over="ignore"):
+        assert_same(applied("copy", x, out=half, target=target), expected.astype(half))
+
+
 def test_a_scalar_rest_is_converted_like_the_vectors(half, target):
     x = np.array([0.1, 1e-7, 65520.0, -math.nan, 3.0] * 8, np.float32)
     whole = applied("copy", x, out=half, target=target)
@@ -76,7 +119,9 @@ def test_a_scalar_rest_is_converted_like_the_vectors(half, target):
 
 def test_conversions_lower_for_every_target_without_a_call_to_a_library(half, target):
     for machine in TARGETS:
-        for inputs, out in (((half.name,), "float32"), (("float32",), half.name)):
-            text = build.assembly(writer("copy", inputs, out), machine)
+        ways = [(half.name, "float32")]
+        ways += [(wide, half.name) for wide in ("float32", "float64", "int64")]
+        for given, out in ways:
+            text = build.assembly(writer("copy", (given,), out), machine)
             assert "__extendhf" not in text
-            assert "__truncsf" not in text
+            assert "__trunc" not in text

@@ -17,12 +17,13 @@ from needle.compiler.kernels.reduction_leaves import writer
 from needle.compiler.target import TARGETS
 
 NAMES = ("sum", "prod", "max", "min", "any", "all")
-KINDS = ("rows", "short", "columns", "strided", "strided_rows")
+KINDS = ("rows", "short", "columns", "narrow", "strided", "strided_rows")
 # Views of one shape of which the reduced axes make each class of layout.
 BY_KIND = {
     "rows": ((2, 3000), (1,), lambda x: x),
     "short": ((70, 37), (1,), lambda x: x),
     "columns": ((70, 300), (0,), lambda x: x),
+    "narrow": ((700, 3), (0,), lambda x: x),
     "strided": ((40, 50, 2), (0,), lambda x: x[:, :, 1]),
     "strided_rows": ((3000, 2), (0,), lambda x: x[:, 1]),
 }
@@ -142,9 +143,31 @@ def test_errors_of_float_sums_are_like_those_of_pairwise_sums(shape, axis):
     assert np.sqrt((ours**2).mean()) <= 4 * np.sqrt(((x.sum(axis=axis + 1) - exact) ** 2).mean())
 
 
-def test_sums_down_columns_do_not_drift():
-    x = np.full((1_000_000, 20), 0.1, np.float32)
-    close(reduced("sum", x, (0,)), np.full(20, 1e6 * float(np.float32(0.1))), 1e-6)
+@pytest.mark.parametrize("columns", [3, 20])
+def test_sums_down_columns_do_not_drift(columns):
+    x = np.full((1_000_000, columns), 0.1, np.float32)
+    close(reduced("sum", x, (0,)), np.full(columns, 1e6 * float(np.float32(0.1))), 1e-6)
+
+
+def test_columns_fewer_than_lanes_are_narrow_where_rows_leave_no_gap():
+    def kind(x, axes=(0,)):
+        return Walk(view(x), axes, 16, repeats=True).kind
+
+    x = np.zeros((700, 15), np.float32)
+    assert kind(x) == kind(x[:, ::-1]) == kind(x[::-1]) == "narrow"
+    assert kind(np.zeros((5, 700, 3), np.float32), (1,)) == "narrow"
+    assert kind(np.zeros((700, 16), np.float32)) == kind(x[:, 1:]) == kind(x[::2]) == "columns"
+
+
+@pytest.mark.parametrize("columns", [2, 3, 7, 15])
+@pytest.mark.parametrize("rows", [2, 15, 16, 17, 1023, 1025, 70_001])
+def test_a_few_columns_of_any_number_of_rows(rows, columns):
+    x = np.random.RandomState(rows).randint(-8, 8, (3, rows, columns)).astype(np.float32)
+    for y, axes in ((x[0], (0,)), (x, (1,)), (x, (0, 1)), (x[:, ::-1, ::-1], (1,))):
+        for name in ("sum", "max"):
+            result = reduced(name, y, axes)
+            assert np.array_equal(result, getattr(y, name)(axis=axes))
+            assert reduced(name, y, axes, tasks=3).tobytes() == result.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

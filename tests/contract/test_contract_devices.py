@@ -9,7 +9,8 @@ import pytest
 from ndarray.side_by_side import each_device
 
 import needle.backend_ndarray as nd
-from needle.errors import DeviceError
+from needle.backend_ndarray.devices import trace
+from needle.errors import DeviceError, ShapeError
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -93,6 +94,36 @@ def test_raw_buffers_are_refused_where_a_view_would_leave_them(device):
         device.Array(1 << 45)
     with pytest.raises(ValueError, match="extents of 0 or more"):
         device.Array(-1)
+
+
+@each_device
+def test_raw_functions_refuse_buffers_of_other_sizes(device):
+    two, three, six = device.Array(2), device.Array(3), device.Array(6)
+    for act, message in [
+        (lambda: device.ewise_add(two, three, three), "ewise_add: expected 3 elements in a, got 2"),
+        (lambda: device.ewise_add(three, two, three), "ewise_add: expected 3 elements in b, got 2"),
+        (lambda: device.scalar_mul(two, 2.0, three), "scalar_mul: expected 3 elements in a, got 2"),
+        (lambda: device.ewise_exp(two, three), "ewise_exp: expected 3 elements in a, got 2"),
+        (lambda: device.from_numpy(np.ones(2), three), "from_numpy: expected 2 elements in out"),
+        (lambda: device.compact(six, two, (3,), (1,), 0), "compact: expected 3 elements in out"),
+        (lambda: device.ewise_setitem(two, six, (3,), (1,), 0), "ewise_setitem: expected 3 elem"),
+        (lambda: device.scalar_setitem(2, 1.0, six, (3,), (1,), 0), "scalar_setitem: expected a v"),
+        (
+            lambda: device.matmul(six, six, six, 2, 3, 2),
+            "matmul: expected 4 elements in out, got 6",
+        ),
+        (lambda: device.reduce_sum(six, two, 0), "reduce_sum: expected a reduce_size of 1 or more"),
+        (lambda: device.reduce_max(six, two, 2), "reduce_max: expected 4 elements in a, got 6"),
+    ]:
+        with pytest.raises(ShapeError, match=f"^{message}"):
+            act()
+    with pytest.raises(IndexError, match=r"^compact: expected a view within the memory's 6"):
+        device.compact(six, six, (7,), (1,), 0)
+
+
+def test_a_trace_has_no_raw_functions():
+    with pytest.raises(AttributeError, match=r"^trace\(cpu\(\)\) holds no elements and has no"):
+        _ = trace(nd.cpu()).Array
 
 
 @each_device

@@ -98,6 +98,12 @@ def test_backend_is_read_from_the_environment_and_nothing_is_printed_at_import(b
     assert result.stderr == ""
 
 
+def test_an_empty_variable_counts_as_unset():
+    result = import_with_backend("")
+    assert result.stdout == "nd\n"
+    assert result.stderr == ""
+
+
 def test_unknown_backend_raises_runtime_error_naming_the_variable():
     result = import_with_backend("gpu")
     assert result.returncode != 0

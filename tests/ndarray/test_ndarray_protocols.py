@@ -86,9 +86,14 @@ def test_it_has_a_length_and_rows(device: nd.Device) -> None:
 def test_it_prints_as_numpy_does(device: nd.Device) -> None:
     x = nd.array([[1, 2.5], [3, 4]], device=device)
     assert str(x) == str(x.numpy()) == "[[1.  2.5]\n [3.  4. ]]"
-    assert repr(x) == f"NDArray([[1.  2.5]\n [3.  4. ]], device={device})"
-    assert repr(nd.zeros((2,), "bool", device)) == f"NDArray([False False], device={device})"
-    assert repr(nd.empty((0, 2), device=device)) == f"NDArray([], device={device})"
+    assert repr(x) == f"NDArray([[1. , 2.5],\n         [3. , 4. ]], device={device})"
+    assert repr(nd.ones((), device=device)) == f"NDArray(1., device={device})"
+    bools = nd.array([True, False], "bool", device)
+    assert repr(bools) == f"NDArray([ True, False], dtype=bool, device={device})"
+    assert repr(nd.empty((0,), device=device)) == f"NDArray([], device={device})"
+    empty = nd.empty((0, 2), "int8", device)
+    assert repr(empty) == f"NDArray([], shape=(0, 2), dtype=int8, device={device})"
+    assert repr(nd.ones((2000,), device=device)).endswith(f"], shape=(2000,), device={device})")
     assert str(nd.ones((), "bfloat16", device)) == "1"
     assert "..." in str(nd.ones((2000,), device=device))
 

@@ -18,13 +18,13 @@ import pytest
 
 from needle.compiler import build, target
 from needle.compiler.code import Code, Value
-from needle.compiler.types import I64
+from needle.compiler.types import I32, I64
 from needle.errors import OptionError
 from needle.runtime import pool as native
 from needle.runtime import threads
 
 LINE = 8  # words between what different shares write
-KERNELS = ("count", "meet", "hold", "nested")
+KERNELS = ("count", "meet", "hold", "nested", "lock")
 
 forks = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -85,6 +85,15 @@ def write_nested(code: Code, cells: Value, task: Value, tasks: Value) -> None:
     count = code.address(code.module.globals["count"])
     row = cells + task * (64 * LINE * 8)
     code.call("needle_parallel", I64, count, row, tasks)
+
+
+def write_lock(code: Code, cells: Value, task: Value, tasks: Value) -> None:
+    """Leaves all slots as a fork can leave them: the worker asleep, another just waking it."""
+    pool = code.address(code.module.globals["needle_pool"])
+    with code.loop(1, threads.MAX_THREADS) as number:
+        slot = pool + (number * native._SLOT_BYTES + native._SLOTS)
+        code.set_word(slot + native._SLEEPING, 0, 1)
+        code.call("pthread_mutex_lock", I32, slot + native._MUTEX)
 
 
 @pytest.fixture(scope="module")
@@ -187,17 +196,21 @@ def test_idle_workers_use_no_processor(eight: Native) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory through Linux")
-def test_where_the_system_grants_no_threads_the_caller_does_all() -> None:
+@pytest.mark.parametrize("before", ["", "lock"], ids=["fresh", "forked amid a wake-up"])
+def test_where_the_system_grants_no_threads_the_caller_does_all(before: str) -> None:
     script = f"""
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_threads import Native, counters, threads
+threads.set_num_threads(1)
 linked = Native()
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (40 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-threads.set_num_threads(64)
 cells = counters()
+if {before!r}:
+    linked.run({before!r}, cells, 1)
+threads.set_num_threads(64)
 for _ in range(10):
     assert linked.run("count", cells, 64) == 64
 assert cells[:, 0].tolist() == [10] * 64

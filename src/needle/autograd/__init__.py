@@ -31,6 +31,7 @@ from needle.autograd.tensor import (  # noqa: E402
     TensorOp,
     TensorTuple,
     TensorTupleOp,
+    from_dlpack,
 )
 from needle.autograd.value import Op, Value  # noqa: E402
 
@@ -48,6 +49,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "find_topo_sort",
+    "from_dlpack",
     "grad",
     "hvp",
     "jacobian",

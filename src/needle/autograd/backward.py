@@ -16,7 +16,15 @@ import needle
 from needle.autograd import anomaly
 from needle.autograd.modes import modes, no_grad
 from needle.autograd.value import Value
-from needle.errors import DTypeError, GradientError, NonFiniteError, ShapeError, describe
+from needle.errors import (
+    DeviceError,
+    DTypeError,
+    GradientError,
+    NonFiniteError,
+    ShapeError,
+    describe,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -122,6 +130,11 @@ def fitting(function: str, out_grad: Any, output: Tensor) -> Tensor:
         raise ShapeError(
             f"{function}: expected out_grad of the output's shape, got "
             f"{describe(out_grad)} for {describe(output)}."
+        )
+    if out_grad.device != output.device:
+        raise DeviceError(
+            f"{function}: expected out_grad on the output's device, {output.device}, got "
+            f"{describe(out_grad)} on {out_grad.device}. Use to(device)."
         )
     return out_grad if out_grad.dtype == output.dtype else out_grad.astype(output.dtype)
 
@@ -281,11 +294,22 @@ def _after_hooks(node: Value, adjoint: Any) -> Any:
         replacement = hook(adjoint)
         if replacement is None:
             continue
-        if type(replacement) is not type(adjoint) or replacement.shape != adjoint.shape:
-            raise GradientError(
-                f"hook: expected a gradient like {describe(adjoint)}, got {describe(replacement)}."
-            )
+        _require_alike(replacement, adjoint)
         if modes.anomaly:
             anomaly.watch_adjoints([replacement], node)
         adjoint = replacement
     return adjoint
+
+
+def _require_alike(replacement: Any, adjoint: Any) -> None:
+    """Raise GradientError for what a hook may not put in the place of `adjoint`."""
+    if type(replacement) is not type(adjoint):
+        raise GradientError(f"hook: expected {kind_of(adjoint)}, got {kind_of(replacement)}.")
+    if replacement.shape != adjoint.shape:
+        raise GradientError(
+            f"hook: expected a gradient like {describe(adjoint)}, got {describe(replacement)}."
+        )
+    if replacement.device != adjoint.device:
+        raise GradientError(
+            f"hook: expected a gradient on {adjoint.device}, got one on {replacement.device}."
+        )

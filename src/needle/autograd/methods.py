@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Number
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import needle
 from needle.backend_selection import NDArray
 from needle.dtypes import is_floating
+from needle.errors import DTypeError, kind_of
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -38,14 +39,20 @@ def _is_scalar(other: Any) -> bool:
 
 
 def _binary(
-    tensor: Any, other: Any, elementwise: Callable[..., Tensor], with_scalar: Callable[..., Tensor]
+    tensor: Any,
+    other: Any,
+    elementwise: Callable[..., Tensor],
+    with_scalar: Callable[..., Tensor],
+    name: str | None = None,
 ) -> Tensor:
     """Tensor ∘ Tensor is the elementwise op, Tensor ∘ number the scalar op."""
     if isinstance(other, TensorMethods):
         return elementwise(tensor, other)
     if _is_scalar(other):
         return with_scalar(tensor, other)
-    return elementwise(tensor, _constant(other, tensor)) if isinstance(other, _ARRAYS) else _NO
+    if isinstance(other, _ARRAYS):
+        return elementwise(tensor, _constant(other, tensor))
+    return _unknown(name or elementwise.__name__.lstrip("_"), other)
 
 
 def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> Tensor:
@@ -54,14 +61,27 @@ def _reflected(tensor: Any, other: Any, elementwise: Callable[..., Tensor]) -> T
         value = np.asarray(other).reshape(()).item()
         dtype = tensor.dtype if is_floating(tensor.dtype) else np.result_type(tensor.dtype, value)
         return elementwise(_number(value, tensor, dtype), tensor)
-    return elementwise(_constant(other, tensor), tensor) if isinstance(other, _ARRAYS) else _NO
+    if isinstance(other, _ARRAYS):
+        return elementwise(_constant(other, tensor), tensor)
+    return _unknown(elementwise.__name__.lstrip("_"), other)
+
+
+def _unknown(name: str, other: Any) -> Tensor:
+    """What Python is told of an operand that is none. Raises DTypeError for a list."""
+    if isinstance(other, (list, tuple)):
+        got, hint = kind_of(other), "Make a Tensor of it first: ndl.Tensor(...)."
+    elif type(other).__module__ == "needle.backend_ndarray.ndarray":  # in np mode, as nd mode's is
+        got, hint = "an NDArray of nd mode", "This is np mode: take its NumPy array, x.numpy()."
+    else:
+        return _NO  # type: ignore[no-any-return]
+    raise DTypeError(f"{name}: expected a Tensor, array or number, got {got}. {hint}")
 
 
 def _constant(array: Any, like: Any) -> Tensor:
     """An array next to a Tensor as one."""
     from needle.autograd.tensor import as_operand
 
-    return as_operand(array, like.device)
+    return as_operand(array, like.device, like.dtype)
 
 
 def _number(number: Any, like: Any, dtype: Any) -> Tensor:
@@ -70,7 +90,11 @@ def _number(number: Any, like: Any, dtype: Any) -> Tensor:
 
 
 class TensorMethods:
-    """Mixed into Tensor, which `self` always is: everything a Tensor can do that is an op."""
+    """Mixed into Tensor, which `self` always is: everything a Tensor can do that is an op.
+
+    Operators take Tensors, numbers and arrays; of lists make a Tensor. Reductions take `axis=` for
+    `axes=`, so that `numpy.sum(tensor, axis=0)` works.
+    """
 
     # -- arithmetic ----------------------------------------------------------------------------
 
@@ -96,7 +120,7 @@ class TensorMethods:
         if isinstance(other, _ARRAYS):
             other = _constant(other, self)
         if not isinstance(other, TensorMethods):
-            return cast("Tensor", _NO)
+            return _unknown("matmul", other)
         return needle.ops.matmul(self, other)  # type: ignore[arg-type]  # only Tensors mix this in
 
     __radd__ = __add__
@@ -105,7 +129,7 @@ class TensorMethods:
     def __rsub__(self: Any, other: Any) -> Tensor:
         if self.dtype.kind in "biu":
             return _reflected(self, other, _subtract)
-        return _binary(-self, other, needle.ops.add, needle.ops.add_scalar)
+        return _binary(-self, other, needle.ops.add, needle.ops.add_scalar, "subtract")
 
     def __rtruediv__(self: Any, other: Any) -> Tensor:
         return _reflected(self, other, needle.ops.divide)
@@ -115,7 +139,7 @@ class TensorMethods:
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
         if not isinstance(other, _ARRAYS):
-            return cast("Tensor", _NO)
+            return _unknown("matmul", other)
         return needle.ops.matmul(_constant(other, self), self)
 
     def __abs__(self: Any) -> Tensor:
@@ -152,13 +176,13 @@ class TensorMethods:
     __rand__ = __and__
     __ror__ = __or__
 
-    def all(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def all(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """Whether every element along `axes` is true."""
-        return needle.ops.all(self, axes, keepdims)
+        return needle.ops.all(self, axes, keepdims, **named)
 
-    def any(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def any(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """Whether any element along `axes` is true."""
-        return needle.ops.any(self, axes, keepdims)
+        return needle.ops.any(self, axes, keepdims, **named)
 
     # -- elementwise ---------------------------------------------------------------------------
 
@@ -216,29 +240,33 @@ class TensorMethods:
         """The matrix product, over the last two axes; leading axes broadcast."""
         return needle.ops.matmul(self, other)
 
-    def sum(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def sum(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """The sum over `axes`; over all of them by default."""
-        return needle.ops.summation(self, axes, keepdims)
+        return needle.ops.summation(self, axes, keepdims, **named)
 
-    def mean(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def mean(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """The mean over `axes`."""
-        return needle.ops.mean(self, axes, keepdims)
+        return needle.ops.mean(self, axes, keepdims, **named)
 
-    def var(self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+    def var(
+        self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0, **named: Any
+    ) -> Tensor:
         """The variance over `axes`, divided by N - correction."""
-        return needle.ops.var(self, axes, keepdims, correction)
+        return needle.ops.var(self, axes, keepdims, correction, **named)
 
-    def std(self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+    def std(
+        self: Any, axes: Axes = None, keepdims: bool = False, correction: int = 0, **named: Any
+    ) -> Tensor:
         """The standard deviation over `axes`."""
-        return needle.ops.std(self, axes, keepdims, correction)
+        return needle.ops.std(self, axes, keepdims, correction, **named)
 
-    def max(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def max(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """The largest element along `axes`."""
-        return needle.ops.max(self, axes, keepdims)
+        return needle.ops.max(self, axes, keepdims, **named)
 
-    def min(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def min(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """The smallest element along `axes`."""
-        return needle.ops.min(self, axes, keepdims)
+        return needle.ops.min(self, axes, keepdims, **named)
 
     def argmax(self: Any, axis: int | None = None) -> Tensor:
         """The index of the (first) largest element."""
@@ -252,9 +280,9 @@ class TensorMethods:
         """Running sums along `axis`."""
         return needle.ops.cumsum(self, axis)
 
-    def logsumexp(self: Any, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    def logsumexp(self: Any, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
         """log Σ exp(x) over `axes`."""
-        return needle.ops.logsumexp(self, axes, keepdims)
+        return needle.ops.logsumexp(self, axes, keepdims, **named)
 
     # -- shape ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from needle.autograd.methods import TensorMethods
 from needle.autograd.value import Op, Value
 from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import DTypeError, GradientError, NeedleError, ShapeError, describe
+from needle.errors import DTypeError, GradientError, NeedleError, ShapeError, describe, kind_of
 
 __all__ = [
     "HookHandle",
@@ -26,6 +26,7 @@ __all__ = [
     "TensorTupleOp",
     "as_operand",
     "as_tensor",
+    "from_dlpack",
 ]
 
 
@@ -317,18 +318,54 @@ def as_tensor(array: Any, device: Device | None = None) -> Tensor:
     return Tensor.make_const(_from(primitives.from_numpy, array, None, device))
 
 
-def as_operand(array: Any, device: Device) -> Tensor:
-    """What stands next to a Tensor on `device`, as a constant.
+def as_operand(array: Any, device: Device, dtype: Any = None, *, compared: bool = False) -> Tensor:
+    """What stands next to a Tensor of `dtype` on `device`, as a constant.
 
-    A raw array stays as it is. Of anything else, whole numbers and bools keep their dtype; floats
-    get that of a Tensor made of them.
+    A raw array stays as it is. Anything else takes the Tensor's dtype if that is a float, as
+    Python's numbers do. Beside other Tensors, and where it is only compared, whole numbers and
+    bools keep their dtype; floats beside other Tensors get that of a Tensor made of them.
     """
     if isinstance(array, NDArray):
         return as_tensor(array)
     tensor = as_tensor(array, device)
-    if is_floating(tensor.dtype):
-        tensor = Tensor(array, device=device, requires_grad=False)
-    return tensor
+    floating = is_floating(tensor.dtype)
+    if dtype is not None and is_floating(dtype) and (floating or not compared):
+        return tensor.astype(dtype)
+    return Tensor(array, device=device, requires_grad=False) if floating else tensor
+
+
+def from_dlpack(x: Any, *, requires_grad: bool = False) -> Tensor:
+    """A Tensor on the memory of `x`, an array or tensor of another library, in its dtype.
+
+    x: whatever has `__dlpack__`; of a tensor with a graph, its values. Nothing is copied (but, in
+    nd mode, what may not be written to): who writes to the one writes to the other.
+    Raises DTypeError for what is none, DeviceError for memory out of reach.
+
+    >>> import numpy as np
+    >>> import needle as ndl
+    >>> numbers = np.zeros(2)
+    >>> x = ndl.from_dlpack(numbers)
+    >>> numbers[0] = 5
+    >>> x
+    needle.Tensor([5. 0.])
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise DTypeError(f"from_dlpack: expected an object with __dlpack__, got {kind_of(x)}.")
+    try:
+        data = primitives.from_dlpack(_detached(x))
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, NeedleError):
+            raise
+        raise DTypeError(
+            f"from_dlpack: expected an array that can be shared, got {_called(x)}. ({error})"
+        ) from error
+    return Tensor.make_const(data, requires_grad=requires_grad)
+
+
+def _detached(x: Any) -> Any:
+    """`x` without its graph, if it is of a library that has graphs."""
+    detach = getattr(x, "detach", None)
+    return detach() if callable(detach) else x
 
 
 def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
@@ -343,20 +380,36 @@ def _raw_data(array: Any, device: Device | None, dtype: Any) -> Array:
     return _from(primitives.from_numpy, array, dtype, device)
 
 
+# errors of the array library that are better told in a Tensor's words
+_OF_VALUES = ("array: ", "from_dlpack: ")
+
+
 def _from(make: Callable[..., Array], array: Any, *options: Any) -> Array:
     """`make(array, *options)`, with errors that say what was to be a Tensor."""
     if isinstance(array, (list, tuple)) and any(isinstance(item, Value) for item in array):
         raise DTypeError("Tensor: expected numbers, got a list of Tensors. Use ndl.stack(list, 0).")
     try:
-        return make(array, *options)
-    except (ValueError, TypeError, OverflowError) as error:
-        if isinstance(error, NeedleError) and not str(error).startswith("array: "):
+        return make(_values(array), *options)
+    except (ValueError, TypeError, OverflowError, BufferError, RuntimeError) as error:
+        about_values = isinstance(error, DTypeError) and str(error).startswith(_OF_VALUES)
+        if isinstance(error, NeedleError) and not about_values:
             raise
         wanted = "an array of numbers"
         if len(options) > 1 and options[0] is not None:
             wanted = f"values of dtype {as_dtype(options[0])}"
-        got = describe(array) if hasattr(array, "shape") else f"a {type(array).__name__}"
-        raise DTypeError(f"Tensor: expected {wanted}, got {got}. ({error})") from error
+        raise DTypeError(f"Tensor: expected {wanted}, got {_called(array)}. ({error})") from error
+
+
+def _values(array: Any) -> Any:
+    """`array`; of another library's, NumPy's array on its memory, which has bfloat16 too."""
+    if isinstance(array, (np.ndarray, NDArray)) or not hasattr(array, "__dlpack__"):
+        return array
+    return np.asarray(primitives.from_dlpack(_detached(array)))
+
+
+def _called(array: Any) -> str:
+    """What a message calls something that no Tensor can be made of."""
+    return describe(array) if hasattr(array, "shape") else kind_of(array)
 
 
 class TensorTuple(Value):

@@ -335,8 +335,8 @@ def _compute(cls: type[Value], op: Op, arrays: list[Array]) -> Any:
         wanted = "a tuple of arrays" if cls.holds_tuple else "an array"
         raise DTypeError(f"{op.name}: expected compute() to return {wanted}, got {describe(data)}.")
     if cls.holds_tuple:
-        return tuple([primitives.asarray(item) for item in data])
-    return primitives.asarray(data)
+        return tuple([primitives.asarray(item, arrays) for item in data])
+    return primitives.asarray(data, arrays)
 
 
 def _is_of_array_library(error: NeedleError) -> bool:
@@ -356,6 +356,9 @@ def _put_in_words_of(op: Op, error: NeedleError, arrays: list[Array]) -> None:
         error.args = (f"{op.name}: {_without_name(error)}",)
         return
     said, inputs = str(error), describe(*arrays)
+    if any(said.startswith(f"{array.dtype}: ") for array in arrays if hasattr(array, "dtype")):
+        error.args = (f"{op.name}: {_without_name(error)} (Inputs: {inputs}.)",)  # of a number
+        return
     of_op = said.startswith(f"{op.name}: ")
     about_shapes = isinstance(error, ShapeError)
     if of_op and inputs in said and not about_shapes:
@@ -378,6 +381,13 @@ def _explained(error: Exception, op: Op, arrays: list[Array]) -> NeedleError:
         kind = OutOfRangeError
     else:
         kind = DTypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
+    if "__array_ufunc__" in str(error) and BACKEND == "nd":
+        return kind(
+            f"{op.name}: expected functions of ndl.array_api in compute(), got one of NumPy's, "
+            f"which takes no NDArrays. Use ndl.array_api, as in ndl.array_api.exp(x). ({error})"
+        )
+    if isinstance(error, OverflowError):
+        return kind(f"{op.name}: expected numbers that fit, got {describe(*arrays)}. ({error})")
     reason = "" if kind is ShapeError else f" ({error})"
     return kind(f"{op.name}: expected {op.expects}, got {describe(*arrays)}.{reason}")
 

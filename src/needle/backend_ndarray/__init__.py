@@ -37,7 +37,9 @@ from needle.backend_ndarray.reductions import (
     mean,
     min,
     prod,
+    std,
     sum,
+    var,
 )
 from needle.backend_ndarray.shapes import (
     astype,
@@ -107,7 +109,9 @@ def where(condition: NDArray, a: Any, b: Any) -> NDArray:
 
 
 def clip(x: NDArray, low: Any = None, high: Any = None) -> NDArray:
-    """x, no lower than `low` and no higher than `high`; None leaves a side open."""
+    """A fresh array: x, no lower than `low` and no higher than `high`; None leaves a side open."""
+    if low is None and high is None:
+        return astype(x, x.dtype)
     if low is not None:
         x = maximum(x, low)
     return x if high is None else minimum(x, high)
@@ -194,12 +198,14 @@ __all__ = [
     "square",
     "squeeze",
     "stack",
+    "std",
     "subtract",
     "sum",
     "swapaxes",
     "tanh",
     "tril",
     "triu",
+    "var",
     "where",
     "zeros",
 ]

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from needle.backend_ndarray import indexing
-from needle.backend_ndarray.creation import arange, array, assign_plan, fill_plan, filled
+from needle.backend_ndarray.creation import (
+    arange,
+    array,
+    as_numbers,
+    assign_plan,
+    fill_plan,
+    filled,
+)
 from needle.backend_ndarray.elementwise import as_operand, broadcast_shapes, one_device
 from needle.backend_ndarray.layout import Layout, Shape, normalize_axes
 from needle.backend_ndarray.ndarray import NDArray, new_array
@@ -175,12 +182,25 @@ def assign(x: NDArray, key: Any, value: Any) -> None:
     _assign_view(x._view(indexing.basic_view(x._layout, key, True)), value)
 
 
+def _value(value: Any, place: NDArray) -> Any:
+    """What is to be written: an NDArray or a Python number. Lists take the place's dtype."""
+    if isinstance(value, NDArray):
+        return value
+    if isinstance(value, (list, tuple, range)):
+        value = as_numbers(value, place.dtype, "setitem")
+        return array(value, place.dtype, place.device)
+    return as_operand("setitem", value, place)
+
+
 def _assign_view(place: NDArray, value: Any) -> None:
-    value = value if isinstance(value, NDArray) else as_operand("setitem", value, place)
+    value = _value(value, place)
     if not isinstance(value, NDArray):
         plan = fill_plan(place._layout)
         plan.run(place._memory, place._offset, stored(value, place.dtype))
         return
+    same_place = value._memory is place._memory and value._offset == place._offset
+    if same_place and value._layout is place._layout:
+        return  # the second half of x[0] += 1
     if one_device("setitem", [place, value]) != place.device:
         value._shared()  # has no data, which it says
     source = _fitted(place, value)
@@ -250,7 +270,7 @@ def _set_advanced(x: NDArray, key: Any, value: Any) -> None:
 
 def _values_for(x: NDArray, shape: Shape, value: Any) -> Any:
     """What is written to places of that shape in x: a number, or a NumPy array that fits."""
-    value = value if isinstance(value, NDArray) else as_operand("setitem", value, x)
+    value = _value(value, x)
     if not isinstance(value, NDArray):
         return stored(value, x.dtype)
     one_device("setitem", [x, value])

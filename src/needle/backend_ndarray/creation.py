@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -12,11 +12,19 @@ import numpy as np
 from needle.backend_ndarray import promotion
 from needle.backend_ndarray.device import Device, Scalar
 from needle.backend_ndarray.devices import as_device
-from needle.backend_ndarray.layout import Layout, as_shape
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.elementwise import as_number
+from needle.backend_ndarray.layout import Layout, as_shape, require_extents
+from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked, no_memory, require_memory
 from needle.dtypes import is_floating, is_integer
-from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.errors import (
+    DeviceError,
+    DTypeError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+    describe,
+)
 
 __all__ = [
     "arange",
@@ -32,6 +40,8 @@ __all__ = [
     "zeros",
 ]
 
+_INT64 = np.dtype(np.int64)
+
 
 def array(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
     """A fresh array with the values of an NDArray, a NumPy array or whatever NumPy makes one of.
@@ -46,22 +56,29 @@ def array(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
         to = a.dtype if dtype is None else promotion.as_supported(dtype)
         return _copied(a, to, a.device if device is None else as_device(device))
     wanted = promotion.as_supported("float32" if dtype is None else dtype)
-    return _uploaded(_numbers(a, wanted), wanted, as_device(device))
+    return _uploaded(as_numbers(a, wanted), wanted, as_device(device))
 
 
-def _numbers(a: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    """The values as NumPy's. Python's own become integers only if they fit."""
+def as_numbers(
+    a: Any, dtype: np.dtype[Any] | None = None, name: str = "array"
+) -> np.ndarray[Any, Any]:
+    """The values as NumPy's. Python's own become integers only if they fit: DTypeError."""
     fits = dtype is not None and is_integer(dtype) and not hasattr(a, "dtype")
     try:
         values = np.asarray(a, dtype=dtype if fits else None)
     except (ValueError, TypeError, OverflowError) as error:
         wanted = "numbers in rows of equal length" if dtype is None else f"values for {dtype}"
-        raise DTypeError(f"array: expected {wanted}, got {_shown(a)}. ({error})") from None
+        raise DTypeError(f"{name}: expected {wanted}, got {_shown(a)}. ({error})") from None
     if values.dtype.kind in "biuf" or is_floating(values.dtype):
         return values
     if values.dtype == object and all(isinstance(x, Real) for x in values.flat):
-        return values.astype(np.float64)
-    raise DTypeError(f"array: expected real numbers, got {_shown(a)} of dtype {values.dtype}.")
+        try:
+            return values.astype(np.float64)
+        except OverflowError:
+            raise DTypeError(
+                f"{name}: expected numbers that a float64 can hold, got {_shown(a)}."
+            ) from None
+    raise DTypeError(f"{name}: expected real numbers, got {_shown(a)} of dtype {values.dtype}.")
 
 
 def _shown(a: Any) -> str:
@@ -72,7 +89,7 @@ def asarray(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
     """`a` as an NDArray: itself if it is one, else a copy in the dtype that NumPy gives it."""
     if isinstance(a, NDArray):
         return a if dtype is None else a.astype(dtype, copy=False)
-    values = _numbers(a, None if dtype is None else promotion.as_supported(dtype))
+    values = as_numbers(a, None if dtype is None else promotion.as_supported(dtype))
     return _uploaded(values, promotion.as_supported(dtype or values.dtype), as_device(device))
 
 
@@ -106,13 +123,11 @@ def memory_for(name: str, layout: Layout) -> Any:
 
 
 def _layout(name: str, shape: Any, dtype: Any, device: Device | None) -> Layout:
-    try:
-        extents: tuple[int, ...] = (operator.index(shape),)
-    except TypeError:
-        extents = as_shape(name, shape)
+    extents = as_shape(name, shape)
     if any(n < 0 for n in extents):
         raise ShapeError(f"{name}: expected extents of 0 or more, got {extents}.")
     kind = promotion.as_supported("float32" if dtype is None else dtype)
+    require_extents(name, extents, kind.itemsize)
     return Layout.of(as_device(device), kind, extents)
 
 
@@ -156,7 +171,9 @@ def full(
 ) -> NDArray:
     """An array filled with one value."""
     layout = _layout("full", shape, dtype, device)
-    value = fill_value.item() if hasattr(fill_value, "item") else fill_value
+    value = fill_value.item() if isinstance(fill_value, NDArray) else as_number(fill_value)
+    if value is None:
+        raise DTypeError(f"full: expected a number, got {describe(fill_value)}.")
     return filled("full", layout, value)
 
 
@@ -172,15 +189,42 @@ def ones(shape: Any, dtype: Any = "float32", device: Device | None = None) -> ND
 
 def full_like(a: NDArray, fill_value: Any, dtype: Any = None) -> NDArray:
     """An array of the shape, dtype and device of another, filled with one value."""
+    require_array("full_like", a)
     return full(a.shape, fill_value, dtype or a.dtype, a.device)
 
 
 _iotas = Plans()
 
 
-def arange(stop: int, dtype: Any = "int64", device: Device | None = None) -> NDArray:
-    """0, 1, ..., stop - 1."""
-    layout = _layout("arange", (max(0, operator.index(stop)),), dtype, device)
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    device: Device | None = None,
+) -> NDArray:
+    """start, start + step, ... as far as `stop`, which is left out; arange(n) is 0, ..., n - 1.
+
+    dtype   default: int64 if all are ints, else float32
+    """
+    start, stop = (0, start) if stop is None else (start, stop)
+    numbers = [as_number(x) for x in (start, stop, step)]
+    if None in numbers or not all(map(math.isfinite, numbers)) or not numbers[2]:
+        raise DTypeError(
+            "arange: expected finite numbers and a step other than 0, got "
+            f"{describe((start, stop, step))}."
+        )
+    first, last, each = numbers
+    whole = all(isinstance(x, int) for x in numbers)
+    count = -((first - last) // each) if whole else math.ceil((last - first) / each)
+    wanted = dtype or ("int64" if whole else "float32")
+    if first == 0 and each == 1:
+        return _iota(_layout("arange", (max(0, count),), wanted, device))
+    ids = _iota(_layout("arange", (max(0, count),), "int64" if whole else "float64", device))
+    return (ids * each + first).astype(wanted, copy=False)  # type: ignore[no-any-return]
+
+
+def _iota(layout: Layout) -> NDArray:
     plan = _iotas.find(layout, lambda: _iota_plan(layout))
     return new_array(layout, plan.run())
 
@@ -190,16 +234,28 @@ def _iota_plan(layout: Layout) -> Plan:
     return Plan(layout, checked("arange", device.iota(layout), layout))
 
 
-def eye(n: int, dtype: Any = "float32", device: Device | None = None) -> NDArray:
-    """The identity matrix."""
-    ids = arange(n, device=device)
-    return (ids.reshape((n, 1)) == ids).astype(dtype)  # type: ignore[no-any-return]
+def eye(
+    n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", device: Device | None = None
+) -> NDArray:
+    """An [n, m] matrix, by default square, with ones on its k-th diagonal, else zeros."""
+    layout = _layout("eye", (n, n if m is None else m), dtype, device)
+    rows, columns = layout.shape
+    (k,) = as_shape("eye", k)
+    matrix = filled("eye", layout, 0)
+    length = min(rows + min(k, 0), columns - max(k, 0))
+    if length > 0:
+        corner = matrix[max(-k, 0) :, max(k, 0) :]
+        corner.as_strided((length,), (columns + 1,)).fill(1)
+    return matrix
 
 
 def one_hot(n: int, i: Any, dtype: Any = "float32", device: Device | None = None) -> NDArray:
     """1 at the class ids `i`, else 0; shape `i.shape + (n,)`. Ids are cut off to integers."""
     with np.errstate(invalid="ignore"):  # NaN becomes a number that is no class
         ids = np.asarray(i).astype(np.int64)
+    layout = _layout("one_hot", (*ids.shape, n), dtype, device)
+    if layout.device.has_memory:
+        require_memory("one_hot", max(layout.nbytes, _INT64.itemsize * n))
     if ids.size and not 0 <= ids.min() <= ids.max() < n:
         raise OutOfRangeError(
             f"one_hot: expected class ids in 0..{n - 1}, got {ids.min()}..{ids.max()}."
@@ -217,15 +273,32 @@ def make(
     dtype: Any,
 ) -> NDArray:
     """An array on the memory of `handle`, or on fresh memory: `NDArray.make`."""
-    layout = _layout("make", tuple(shape), dtype, device)
+    if handle is not None:
+        device = _device_of(handle, device)
+    layout = _layout("make", shape, dtype, device)
     memory = memory_for("make", layout) if handle is None else handle.memory
     array = new_array(layout, memory)
-    array._offset = offset
+    (array._offset,) = as_shape("make", (offset,))
     if strides is not None:
-        return array.as_strided(shape, strides)
+        reach = (array._offset, array._memory_size())
+        return array._view(
+            layout.as_strided(layout.shape, as_shape("make", strides), *reach, "make")
+        )
     if not 0 <= offset <= array._memory_size() - layout.size:
         raise OutOfRangeError(
             f"make: expected {layout.size} elements from an offset on that the handle's "
             f"{array._memory_size()} elements have, got offset {offset}."
         )
     return array
+
+
+def _device_of(handle: Any, device: Device | None) -> Device:
+    """Where the handle's memory is, which is where the array has to be."""
+    from needle.backend_ndarray.raw import Array
+
+    if not isinstance(handle, Array):
+        raise DTypeError(f"make: expected an Array of a device as handle, got {handle!r}.")
+    place: Device = handle.device
+    if device not in (None, place):
+        raise DeviceError(f"make: expected a handle of {device!r}, got one of {place!r}.")
+    return place

@@ -10,12 +10,12 @@ import numpy as np
 
 from needle.backend_ndarray import promotion
 from needle.backend_ndarray.device import Run, Scalar
-from needle.backend_ndarray.layout import Layout, Shape, result_strides
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.layout import Layout, Shape, require_extents, result_strides
+from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.errors import DeviceError, DTypeError, ShapeError, describe
 
-__all__ = ["Elementwise", "apply", "broadcast_shapes", "operators"]
+__all__ = ["Elementwise", "apply", "as_number", "as_operand", "broadcast_shapes", "operators"]
 
 _NUMBERS = (bool, int, float)
 
@@ -31,7 +31,7 @@ class Elementwise:
         """Apply it to NDArrays and numbers, which take an array's dtype where that can be."""
         arrays = [x for x in operands if isinstance(x, NDArray)]
         if not arrays:
-            raise DTypeError(f"{self.name}: expected an NDArray, got {describe(*operands)}.")
+            require_array(self.name, *operands)
         prepared = [self._operand(x, arrays[0]) for x in operands]
         key = tuple([x._layout if isinstance(x, NDArray) else type(x) for x in prepared])
         plan = self.plans.get(key)
@@ -42,16 +42,24 @@ class Elementwise:
             if isinstance(x, NDArray):
                 arguments += (x._memory, x._offset)
         arguments += [x for x in prepared if not isinstance(x, NDArray)]
-        return new_array(plan.layout, plan.run(*arguments))
+        try:
+            return new_array(plan.layout, plan.run(*arguments))
+        except OverflowError:  # an int that is no double
+            raise DTypeError(
+                f"{self.name}: expected a number that a float64 can hold, got "
+                f"{describe(*operands)}."
+            ) from None
 
     def _operand(self, x: Any, like: NDArray) -> Any:
         """An NDArray, or a Python number: NumPy's scalars count as those."""
         if isinstance(x, NDArray):
             return x
         if type(x) not in _NUMBERS:
+            if self.name in _EQUALITIES and _equals_no_number(x):
+                return math.nan
             x = as_operand(self.name, x, like)
         if type(x) is int and self.name in _COMPARISONS.values():
-            return _comparable(x, like)
+            return _comparable(self.name, x, like)
         return x
 
     def _plan(self, operands: Sequence[Any]) -> Plan:
@@ -69,26 +77,58 @@ class Elementwise:
         out = Layout.of(device, result, shape, result_strides(shape, walked))
         run = checked(self.name, device.elementwise(self.name, inputs, compute, out), out)
         numbers = [to for x, to in zip(inputs, compute, strict=True) if isinstance(x, Scalar)]
-        if any(dtype.kind in "iu" for dtype in numbers):
-            run = _with_fitting_numbers(run, numbers)
+        if any(dtype.kind in "iub" for dtype in numbers):
+            run = _with_stored_numbers(run, numbers)
+        if self.name == "power" and compute[1].kind in "iu":
+            run = _with_exponents_from_zero(run, inputs, arrays)
         return Plan(out, run)
 
 
-def _with_fitting_numbers(run: Run, dtypes: Sequence[np.dtype[Any]]) -> Run:
-    """`run`, for numbers (its last arguments) that the integer dtypes can hold."""
+def _with_stored_numbers(run: Run, dtypes: Sequence[np.dtype[Any]]) -> Run:
+    """`run`, for numbers (its last arguments) that the dtypes can hold; for bools, the truth."""
+    count = len(dtypes)
 
     def run_if_they_fit(*arguments: Any) -> Any:
-        for number, dtype in zip(arguments[-len(dtypes) :], dtypes, strict=True):
-            promotion.check_fits(number, dtype)
-        return run(*arguments)
+        numbers = [
+            number if dtype.kind not in "iub" else promotion.stored(number, dtype)
+            for number, dtype in zip(arguments[-count:], dtypes, strict=True)
+        ]
+        return run(*arguments[:-count], *numbers)
 
     return run_if_they_fit
 
 
-def _comparable(x: int, like: NDArray) -> Any:
-    """A Python int to compare with; what the array's dtype cannot hold is beyond all it can."""
-    if like.dtype.kind not in "iu" or promotion.fits(x, like.dtype):
+def _with_exponents_from_zero(
+    run: Run, inputs: Sequence[Layout | Scalar], arrays: Sequence[NDArray]
+) -> Run:
+    """`run` of an integer power, after a look at the exponents: integers have no reciprocals."""
+    exponent, place = inputs[1], 2 * len(arrays) - 2
+    shown = [describe(x._layout) for x in arrays]
+
+    def run_unless_negative(*arguments: Any) -> Any:
+        if isinstance(exponent, Scalar):
+            if arguments[-1] < 0:
+                raise _negative_exponents(*shown, str(arguments[-1]))
+        elif exponent.dtype.kind == "i" and exponent.device.has_memory:
+            values = exponent.device.view(exponent, arguments[place], arguments[place + 1])
+            if (values < 0).any():
+                raise _negative_exponents(*shown)
+        return run(*arguments)
+
+    return run_unless_negative
+
+
+def _negative_exponents(*shown: str) -> DTypeError:
+    return DTypeError(f"power: expected floats for negative exponents, got {' and '.join(shown)}.")
+
+
+def _comparable(name: str, x: int, like: NDArray) -> Any:
+    """A Python int to compare with; what no dtype here can hold is beyond all that they can."""
+    dtype = like.dtype if like.dtype.kind in "iu" else np.dtype(np.float64)
+    if promotion.fits(x, dtype):
         return x
+    if name in _EQUALITIES:
+        return math.nan  # which, unlike Inf, nothing equals
     return math.inf if x > 0 else -math.inf
 
 
@@ -98,20 +138,48 @@ def _scalar_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def as_operand(name: str, x: Any, like: NDArray) -> Any:
-    """What stands next to an NDArray, as an NDArray on its device or as a Python number."""
-    if isinstance(x, (np.generic, np.ndarray)) and x.size == 1 and x.ndim <= 1:
-        x = x.item()
-    if isinstance(x, (bool, int, float)):
-        return x if type(x) in _NUMBERS else float(x) if isinstance(x, float) else int(x)
-    if isinstance(x, np.ndarray):
-        from needle.backend_ndarray.creation import array
+    """What stands next to an NDArray, as an NDArray on its device or as a Python number.
 
-        return array(x, x.dtype, like.device)
-    try:
-        return float(x)  # a Fraction, say
-    except (TypeError, ValueError):
-        pass
+    NumPy's scalars are numbers, so that a float32 array stays one beside them; its arrays, and
+    lists, are arrays of their own dtype, but for lists of floats: those are float32.
+    """
+    number = as_number(x)
+    if number is not None:
+        return number
+    if isinstance(x, (np.ndarray, list, tuple, range)):
+        from needle.backend_ndarray.creation import array, as_numbers
+
+        values = as_numbers(x, None, name)
+        narrow = values.dtype == np.float64 and not isinstance(x, np.ndarray)
+        return array(values, np.float32 if narrow else values.dtype, like.device)
     raise DTypeError(f"{name}: expected an NDArray or a number, got {describe(x)}.")
+
+
+def goes_first(x: Any) -> bool:
+    """Whether it has operators of its own that take arrays, as a Tensor has: NumPy's protocol."""
+    return getattr(type(x), "__array_ufunc__", True) is None and not isinstance(x, NDArray)
+
+
+def as_number(x: Any) -> Any:
+    """A Python number for what is one: NumPy's scalars, a Fraction; None for all else."""
+    if goes_first(x):
+        return None
+    if isinstance(x, np.generic):
+        x = x.item()
+    for kind in _NUMBERS:
+        if isinstance(x, kind):
+            return kind(x)
+    if isinstance(x, np.ndarray) or not hasattr(type(x), "__float__"):
+        return None
+    try:
+        return float(x)
+    except (TypeError, ValueError):  # an array that has more than one element
+        return None
+
+
+def _equals_no_number(x: Any) -> bool:
+    """Whether it is neither a number nor an array, and so different from every element."""
+    return x is None or isinstance(x, (str, bytes, dict, set))
 
 
 def one_device(name: str, arrays: Sequence[NDArray]) -> Any:
@@ -130,12 +198,16 @@ def broadcast_shapes(name: str, arrays: Sequence[Any]) -> Shape:
     shape = arrays[0].shape
     if all(x.shape == shape for x in arrays[1:]):
         return shape  # type: ignore[no-any-return]
-    try:
-        return np.broadcast_shapes(*[x.shape for x in arrays])
-    except ValueError:
-        raise ShapeError(
-            f"{name}: expected shapes that broadcast together, got {describe(*arrays)}."
-        ) from None
+    extents = [1] * max(x.ndim for x in arrays)
+    for x in arrays:
+        for axis, n in enumerate(x.shape, len(extents) - x.ndim):
+            if n != 1 and extents[axis] not in (1, n):
+                raise ShapeError(
+                    f"{name}: expected shapes that broadcast together, got {describe(*arrays)}."
+                )
+            extents[axis] = extents[axis] if n == 1 else n
+    require_extents(name, tuple(extents))
+    return tuple(extents)
 
 
 _primitives: dict[str, Elementwise] = {}
@@ -171,8 +243,12 @@ def unary_function(name: str) -> Callable[[NDArray], NDArray]:
     return function
 
 
-def binary_function(name: str) -> Callable[[Any, Any], NDArray]:
-    """A function of two operands that finds its plan with one look; one may be a number."""
+def binary_function(name: str, is_operator: bool = False) -> Callable[[Any, Any], NDArray]:
+    """A function of two operands that finds its plan with one look; one may be a number.
+
+    is_operator  whether it stands for one of Python's, which leave it to a Tensor what becomes of
+                 an array beside it
+    """
     operation = primitive(name)
     plans = operation.plans
 
@@ -189,6 +265,8 @@ def binary_function(name: str) -> Callable[[Any, Any], NDArray]:
                 plan = plans.get((a._layout, float))
                 if plan is not None:
                     return new_array(plan.layout, plan.run(a._memory, a._offset, b))
+        if is_operator and goes_first(b):
+            return NotImplemented  # type: ignore[no-any-return]
         return operation(a, b)
 
     function.__name__ = function.__qualname__ = name
@@ -196,16 +274,16 @@ def binary_function(name: str) -> Callable[[Any, Any], NDArray]:
     return function
 
 
-def reflected(function: Callable[[Any, Any], NDArray]) -> Callable[[Any, Any], NDArray]:
+def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """`function` with its operands exchanged, for `1 - x`."""
 
-    def exchanged(a: Any, b: Any) -> NDArray:
+    def exchanged(a: Any, b: Any) -> Any:
         return function(b, a)
 
     return exchanged
 
 
-_BINARY = {
+BINARY = {
     "add": "add",
     "sub": "subtract",
     "mul": "multiply",
@@ -217,6 +295,7 @@ _BINARY = {
     "or": "bitwise_or",
     "xor": "bitwise_xor",
 }
+_EQUALITIES = ("equal", "not_equal")
 _COMPARISONS = {
     "eq": "equal",
     "ne": "not_equal",
@@ -227,15 +306,21 @@ _COMPARISONS = {
 }
 
 
+def _divmod(a: Any, b: Any) -> tuple[NDArray, NDArray]:
+    return apply("floor_divide", a, b), apply("remainder", a, b)
+
+
 def operators() -> dict[str, Any]:
     """Python's operators, as NDArray takes them into its class."""
     methods: dict[str, Any] = {}
-    for short, name in _BINARY.items():
-        function = binary_function(name)
+    for short, name in BINARY.items():
+        function = binary_function(name, is_operator=True)
         methods[f"__{short}__"] = function
         methods[f"__r{short}__"] = reflected(function)
     for short, name in _COMPARISONS.items():
-        methods[f"__{short}__"] = binary_function(name)
+        methods[f"__{short}__"] = binary_function(name, is_operator=True)
+    methods["__divmod__"] = _divmod
+    methods["__rdivmod__"] = reflected(_divmod)
     methods["__neg__"] = unary_function("negative")
     methods["__abs__"] = unary_function("abs")
     methods["__invert__"] = unary_function("invert")

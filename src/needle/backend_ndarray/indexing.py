@@ -24,6 +24,7 @@ __all__ = [
     "basic_view",
     "ints_as_slices",
     "is_basic",
+    "is_int",
     "process_slice",
     "split_advanced",
 ]
@@ -41,11 +42,11 @@ def is_basic(key: Any) -> bool:
     """Whether a key has only ints, slices, None and ..., so that x[key] is a view."""
     parts = _parts(key)
     return _BASIC.issuperset(map(type, parts)) or all(
-        type(part) in _BASIC or _is_int(part) for part in parts
+        type(part) in _BASIC or is_int(part) for part in parts
     )
 
 
-def _is_int(part: Any) -> bool:
+def is_int(part: Any) -> bool:
     """True for Python's and NumPy's ints. A bool is a mask, and a 0-d array is an array."""
     if isinstance(part, bool) or (hasattr(part, "shape") and not isinstance(part, np.integer)):
         return False
@@ -89,7 +90,7 @@ def _hashable(part: Any) -> Any:
         bounds = part.start, part.stop, part.step
         # 2.0 must not pass for a remembered 2
         return bounds if _BOUNDS.issuperset(map(type, bounds)) else _int_bounds(part)
-    if _is_int(part):
+    if is_int(part):
         return operator.index(part)
     raise DTypeError(f"getitem: expected ints, slices, None and ... as indices, got {part!r}.")
 
@@ -270,7 +271,7 @@ def _as_part(part: Any) -> Any:
     """A part of a key with lists and bools as arrays and ints as Python's."""
     if part is None or part is ... or isinstance(part, slice):
         return part
-    if _is_int(part):
+    if is_int(part):
         return operator.index(part)
     if isinstance(part, (bool, list, tuple, range)):
         part = _as_array(part)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "as_shape",
     "compact_strides",
     "normalize_axes",
+    "require_extents",
     "result_strides",
 ]
 
@@ -35,6 +36,9 @@ T = TypeVar("T")
 _MOST_LAYOUTS = 4096
 _MOST_VIEWS = 1024  # of one layout
 _MISSING: Any = object()
+_INT = frozenset({int})
+_MOST = 2**63 - 1  # what an address, or a count of bytes, can be
+_MOST_AXES = 64  # as in NumPy, which looks at the memory
 
 _layouts: dict[Hashable, Layout] = {}
 
@@ -52,16 +56,31 @@ def compact_strides(shape: Sequence[int]) -> Shape:
     return tuple(reversed(strides))
 
 
-def as_shape(op: str, shape: Iterable[Any]) -> Shape:
-    """A shape, or other row of ints, as a tuple of Python's ints."""
+def as_shape(op: str, shape: Any) -> Shape:
+    """A shape, axes or another row of ints as a tuple of Python's ints; an int as a row of one."""
+    if type(shape) is tuple and _INT.issuperset(map(type, shape)):
+        return shape
+    try:
+        return (operator.index(shape),)
+    except TypeError:
+        pass
     try:
         return tuple([operator.index(extent) for extent in shape])
     except TypeError:
         raise DTypeError(f"{op}: expected ints, got {shape!r}.") from None
 
 
-def normalize_axes(op: str, axes: Iterable[Any] | None, ndim: int) -> Shape:
-    """Axes as numbers in 0..ndim-1; None means all.
+def require_extents(op: str, shape: Shape, itemsize: int = 1) -> None:
+    """Raise ShapeError, naming the op, for extents that no memory could ever have."""
+    if math.prod(n or 1 for n in shape) * itemsize > _MOST or len(shape) > _MOST_AXES:
+        raise ShapeError(
+            f"{op}: expected at most {_MOST_AXES} axes and 2**63 - 1 bytes, got shape {shape} of "
+            f"elements of {itemsize} bytes."
+        )
+
+
+def normalize_axes(op: str, axes: Any, ndim: int) -> Shape:
+    """An axis, or a row of axes, as numbers in 0..ndim-1; None means all.
 
     Raises AxisError for an axis that is not there or is named twice.
     """
@@ -120,6 +139,7 @@ class Layout:
     )
 
     def __init__(self, device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape) -> None:
+        require_extents("array", shape, dtype.itemsize)
         self.device, self.dtype, self.shape, self.strides = device, dtype, shape, strides
         self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
         self.nbytes = self.size * self.itemsize
@@ -183,7 +203,7 @@ class Layout:
     @_remembered
     def swapaxes(self, first: int, second: int) -> View:
         """A view with two axes exchanged."""
-        a, b = (normalize_axes("swapaxes", [axis], self.ndim)[0] for axis in (first, second))
+        a, b = (normalize_axes("swapaxes", (axis,), self.ndim)[0] for axis in (first, second))
         order = list(range(self.ndim))
         order[a], order[b] = b, a
         return self._picked(order), 0
@@ -228,6 +248,7 @@ class Layout:
                 f"broadcast_to: expected a shape that {describe(self)} broadcasts to, got {target}."
             )
         repeated = [0 if n == 1 else step for n, step in zip(self.shape, self.strides, strict=True)]
+        require_extents("broadcast_to", target, self.itemsize)
         return self.strided(target, (0,) * new + tuple(repeated)), 0
 
     @_remembered
@@ -285,22 +306,26 @@ class Layout:
         return self.strided(tuple(shape), tuple(strides)), 0
 
     @_remembered
-    def as_strided(self, shape: Shape, strides: Shape, offset: int, memory_size: int) -> View:
+    def as_strided(
+        self, shape: Shape, strides: Shape, offset: int, memory_size: int, op: str = "as_strided"
+    ) -> View:
         """A view of any shape and strides from the array's first element on.
 
         That element is the one at `offset` of the `memory_size` elements of its memory, and the
-        view must not leave them: OutOfRangeError.
+        view must not leave them: OutOfRangeError, in which `op` is named.
         """
-        shape, strides = as_shape("as_strided", shape), as_shape("as_strided", strides)
-        if len(shape) != len(strides) or any(n < 0 for n in shape):
+        shape, strides = as_shape(op, shape), as_shape(op, strides)
+        too_long = any(abs(step) > _MOST for step in strides)
+        if len(shape) != len(strides) or any(n < 0 for n in shape) or too_long:
             raise ShapeError(
-                "as_strided: expected extents from 0 and as many strides, "
+                f"{op}: expected extents from 0 and as many strides of 64 bits, "
                 f"got shape {shape} and strides {strides}."
             )
+        require_extents(op, shape, self.itemsize)
         first, last = _reach(shape, strides)
         if 0 not in shape and not 0 <= offset + first <= offset + last < memory_size:
             raise OutOfRangeError(
-                f"as_strided: expected a view within the memory's {memory_size} elements, got "
+                f"{op}: expected a view within the memory's {memory_size} elements, got "
                 f"shape {shape} and strides {strides}, which reach from {offset + first} to "
                 f"{offset + last}."
             )

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
 
 from needle.backend_ndarray import promotion, reductions
-from needle.backend_ndarray.elementwise import one_device
-from needle.backend_ndarray.layout import Layout
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.elementwise import as_number, as_operand, one_device
+from needle.backend_ndarray.layout import Layout, require_extents
+from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
-from needle.errors import ShapeError, describe
+from needle.errors import DTypeError, OptionError, ShapeError, describe
 
 __all__ = ["einsum", "matmul"]
+
+_LETTERS = frozenset(ascii_letters)
 
 _products = Plans()
 
 
 def matmul(a: NDArray, b: NDArray) -> NDArray:
     """The matrix product over the last two axes; leading axes broadcast, vectors as in NumPy."""
-    plan = _products.get((a._layout, b._layout))
+    try:
+        plan = _products.get((a._layout, b._layout))
+    except AttributeError:
+        return matmul(*_as_arrays(a, b))
     if plan is None:
         plan = _products.keep((a._layout, b._layout), _matmul_plan(a, b))
     return new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
+
+
+def _as_arrays(*operands: Any) -> list[NDArray]:
+    """NDArrays, of which one at least is there, and what lies beside it, on its device."""
+    arrays = [x for x in operands if isinstance(x, NDArray)]
+    numbers = [x for x in operands if not isinstance(x, NDArray) and as_number(x) is not None]
+    if numbers or not arrays:
+        require_array("matmul", *operands)
+    return [x if isinstance(x, NDArray) else as_operand("matmul", x, arrays[0]) for x in operands]
 
 
 def _matmul_plan(a: NDArray, b: NDArray) -> Plan:
@@ -38,6 +53,7 @@ def _matmul_plan(a: NDArray, b: NDArray) -> Plan:
     x = x.broadcast_to((*batch, *x.shape[-2:]))[0]
     y = y.broadcast_to((*batch, *y.shape[-2:]))[0]
     dtype = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
+    require_extents("matmul", (*batch, x.shape[-2], y.shape[-1]), dtype.itemsize)
     whole = Layout.of(device, dtype, (*batch, x.shape[-2], y.shape[-1]))
     run = device.contract(x, y, whole, (len(batch), 1, 1, 1))
     shape = batch + (() if row else (x.shape[-2],)) + (() if column else (y.shape[-1],))
@@ -55,13 +71,15 @@ def _batch(a: NDArray, b: NDArray, x: Layout, y: Layout) -> tuple[int, ...]:
 
 
 def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
-    """The sum of products that `subscripts` spells, with "->" and without "...".
+    """The sum of products that `subscripts` spells: "ij,jk->ik". There is no "..." here.
+
+    Without "->" the output has the letters that occur once, in alphabetical order.
 
     Two arrays at a time, from the left: letters that neither the output nor a later array has are
     summed as soon as they can be.
     """
-    inputs, output = subscripts.split("->")
-    terms = inputs.split(",")
+    require_array("einsum", *arrays)
+    terms, output = _parsed(subscripts, arrays)
     _require_extents(subscripts, terms, arrays)
     term, x = _diagonal(terms[0], arrays[0])
     for position, (other, y) in enumerate(zip(terms[1:], arrays[1:], strict=True), 1):
@@ -73,6 +91,25 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
     left = [letter for letter in term if letter in output]
     x = x.permute([left.index(letter) for letter in output])
     return x if len(arrays) > 1 or gone else x.astype(x.dtype)
+
+
+def _parsed(subscripts: str, arrays: Sequence[NDArray]) -> tuple[list[str], str]:
+    """The letters of each array's axes, and of the output's."""
+    if not isinstance(subscripts, str):
+        raise DTypeError(f"einsum: expected subscripts, got {describe(subscripts)}.")
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    terms, letters = inputs.split(","), inputs.replace(",", "")
+    got = f"got {subscripts!r} for {describe(*arrays) or 'no arrays'}."
+    if not _LETTERS.issuperset(letters + output):
+        hint = " Name every axis that '...' stands for." if "..." in subscripts else ""
+        raise OptionError(f"einsum: expected letters, commas and one '->', {got}{hint}")
+    if [len(term) for term in terms] != [x.ndim for x in arrays]:
+        raise ShapeError(f"einsum: expected a term for each array, a letter for each axis, {got}")
+    if not arrow:
+        output = "".join(sorted(c for c in letters if letters.count(c) == 1))
+    if len(set(output)) != len(output) or not set(output) <= set(letters):
+        raise ShapeError(f"einsum: expected an output of letters of the inputs, each once, {got}")
+    return terms, output
 
 
 def _require_extents(subscripts: str, terms: Sequence[str], arrays: Sequence[NDArray]) -> None:
@@ -121,6 +158,8 @@ def _contract_plan(a: NDArray, b: NDArray, groups: tuple[int, int, int, int]) ->
     batch, m, _, k = groups
     dtype: Any = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
     device = one_device("einsum", [a, b])
-    out = Layout.of(device, dtype, a.shape[: batch + m] + b.shape[batch + k :])
+    shape = a.shape[: batch + m] + b.shape[batch + k :]
+    require_extents("einsum", shape, dtype.itemsize)
+    out = Layout.of(device, dtype, shape)
     run = device.contract(a._layout, b._layout, out, groups)
     return Plan(out, checked("einsum", run, out))

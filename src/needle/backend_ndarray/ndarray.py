@@ -6,6 +6,7 @@ are functions of other files, bound to the class in `methods.py`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from needle.backend_ndarray import indexing
 from needle.backend_ndarray.device import Device
 from needle.backend_ndarray.layout import Layout, Shape, as_shape, compact_strides
 from needle.backend_ndarray.plans import require_memory
-from needle.errors import DTypeError, ShapeError, describe
+from needle.errors import DTypeError, OutOfRangeError, ShapeError, describe
 
-__all__ = ["NDArray", "new_array"]
+__all__ = ["NDArray", "new_array", "require_array"]
+
+_POINTER = 8  # bytes in a list for each of its elements
 
 
 class NDArray:
@@ -28,7 +31,8 @@ class NDArray:
     dtype   default: an NDArray's own, else float32
 
     Views share the memory: `reshape` where strides allow, `permute`, `broadcast_to`, `flip` by
-    slices, `x[2:5, ::-1]`. An int in an index leaves an axis of length 1.
+    slices, `x[2:5, ::-1]`. An int in an index leaves an axis of length 1. `x += y` and its like
+    write into the memory as well.
 
     >>> import needle.backend_ndarray as nd
     >>> x = nd.array([[1, 2, 3], [4, 5, 6]])
@@ -36,8 +40,11 @@ class NDArray:
     (1, 3)
     >>> x[1, :2] = 0
     >>> x + 1
-    NDArray([[2. 3. 4.]
-     [1. 1. 7.]], device=cpu())
+    NDArray([[2., 3., 4.],
+             [1., 1., 7.]], device=cpu())
+    >>> x[0] += 1
+    >>> x.sum(axis=1)
+    NDArray([9., 6.], device=cpu())
     """
 
     __slots__ = ("__weakref__", "_layout", "_memory", "_offset")
@@ -123,7 +130,7 @@ class NDArray:
     @staticmethod
     def compact_strides(shape: Sequence[int]) -> Shape:
         """Strides of an array that lies row after row."""
-        return compact_strides(tuple(shape))
+        return compact_strides(as_shape("compact_strides", shape))
 
     def is_compact(self) -> bool:
         """Whether the elements lie row after row, and the memory holds nothing else."""
@@ -143,38 +150,41 @@ class NDArray:
 
     def as_strided(self, shape: Sequence[int], strides: Sequence[int]) -> NDArray:
         """A view of any shape and strides from the first element on, within the memory."""
+        extents, steps = as_shape("as_strided", shape), as_shape("as_strided", strides)
         reach = (self._offset, self._memory_size())
-        return self._view(self._layout.as_strided(tuple(shape), tuple(strides), *reach))
+        return self._view(self._layout.as_strided(extents, steps, *reach))
 
     def permute(self, axes: Sequence[int]) -> NDArray:
         """A view whose axis i is this array's axis `axes[i]`."""
-        return self._view(self._layout.permute(tuple(axes)))
+        return self._view(self._layout.permute(as_shape("permute", axes)))
 
     def swapaxes(self, first: int, second: int) -> NDArray:
         """A view with two axes exchanged."""
-        return self._view(self._layout.swapaxes(first, second))
+        return self._view(self._layout.swapaxes(*as_shape("swapaxes", (first, second))))
 
     def broadcast_to(self, shape: Sequence[int]) -> NDArray:
         """A view in which axes of length 1, and new axes in front, repeat."""
-        return self._view(self._layout.broadcast_to(tuple(shape)))
+        return self._view(self._layout.broadcast_to(as_shape("broadcast_to", shape)))
 
     def reshape(self, *shape: Any) -> NDArray:
         """The elements in another shape, one extent of which may be -1: a view where strides
         allow, else a copy."""
-        if len(shape) == 1:
-            shape = tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else shape
-        view = self._layout.reshape(as_shape("reshape", shape))
-        return self.compact().reshape(shape) if view is None else self._view(view)
+        extents = as_shape("reshape", shape[0] if len(shape) == 1 else shape)
+        view = self._layout.reshape(extents)
+        if view is not None:
+            return self._view(view)
+        from needle.backend_ndarray.shapes import copied
+
+        return copied("reshape", self).reshape(extents)
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> NDArray:
         """A view without these axes of length 1; None means all of them."""
-        axes = (axis,) if isinstance(axis, int) else axis
-        return self._view(self._layout.squeeze(None if axes is None else tuple(axes)))
+        axes = None if axis is None else as_shape("squeeze", axis)
+        return self._view(self._layout.squeeze(axes))
 
     def expand_dims(self, axis: int | Sequence[int]) -> NDArray:
         """A view with axes of length 1 at these places of the result."""
-        axes = (axis,) if isinstance(axis, int) else tuple(axis)
-        return self._view(self._layout.expand_dims(axes))
+        return self._view(self._layout.expand_dims(as_shape("expand_dims", axis)))
 
     @property
     def flat(self) -> Any:
@@ -218,6 +228,7 @@ class NDArray:
 
     def tolist(self) -> Any:
         """The elements as nested Python lists."""
+        require_memory("tolist", self.size * _POINTER)
         return self._shared().tolist()
 
     def _shared(self) -> np.ndarray[Any, Any]:
@@ -238,6 +249,7 @@ class NDArray:
         return shared.copy() if copy else shared
 
     def __bytes__(self) -> bytes:
+        require_memory("bytes", self.nbytes)
         return self._shared().tobytes()
 
     def __buffer__(self, flags: int) -> memoryview:
@@ -254,13 +266,27 @@ class NDArray:
     __array_ufunc__ = None
 
     def __repr__(self) -> str:
-        return f"NDArray({self._text()}, device={self.device})"
+        """As NumPy prints an array, dtype and shape where they do not show; then the device."""
+        if not self.device.has_memory:
+            return f"NDArray({describe(self)}, device={self.device})"
+        parts = ["[]"]
+        if self.size:
+            parts = [np.array2string(self._shared(), separator=", ", prefix="NDArray(")]
+        if not 0 < self.size <= np.get_printoptions()["threshold"] and self.shape != (0,):
+            parts.append(f"shape={self.shape}")
+        if self.dtype != np.float32:
+            parts.append(f"dtype={self.dtype}")
+        return f"NDArray({', '.join(parts)}, device={self.device})"
 
     def __str__(self) -> str:
-        return self._text()
-
-    def _text(self) -> str:
         return str(self._shared()) if self.device.has_memory else describe(self)
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.size != 1:
+            raise ShapeError(f"format: expected one element for {spec!r}, got {describe(self)}.")
+        return format(self.item(), spec)
 
     __hash__ = None  # type: ignore[assignment]  # == is elementwise
 
@@ -293,6 +319,20 @@ class NDArray:
         __le__: Any
         __gt__: Any
         __ge__: Any
+        __iadd__: Any
+        __isub__: Any
+        __imul__: Any
+        __itruediv__: Any
+        __ifloordiv__: Any
+        __imod__: Any
+        __ipow__: Any
+        __imatmul__: Any
+        __iand__: Any
+        __ior__: Any
+        __ixor__: Any
+        __divmod__: Any
+        __rdivmod__: Any
+        __pos__: Any
         __neg__: Any
         __abs__: Any
         __invert__: Any
@@ -310,6 +350,8 @@ class NDArray:
         max: Any
         min: Any
         mean: Any
+        std: Any
+        var: Any
         prod: Any
         all: Any
         any: Any
@@ -334,6 +376,12 @@ def new_array(layout: Layout, memory: Any) -> NDArray:
     return array
 
 
+def require_array(name: str, *values: Any) -> None:
+    """Raise DTypeError, naming the op, unless all are NDArrays."""
+    if not all(isinstance(value, NDArray) for value in values):
+        raise DTypeError(f"{name}: expected NDArrays, got {describe(*values)}. Use array(x).")
+
+
 def _rebuilt(values: np.ndarray[Any, Any], device: str) -> NDArray:
     from needle.backend_ndarray import creation, devices
 
@@ -349,10 +397,23 @@ class _Flat:
     def __len__(self) -> int:
         return self._array.size
 
+    def _element(self, index: Any) -> NDArray:
+        """A view of one element."""
+        size = len(self)
+        if not -size <= index < size:
+            raise OutOfRangeError(f"flat: expected an index in [{-size}, {size}), got {index}.")
+        place = np.unravel_index(index % size, self._array.shape)
+        return self._array[place].reshape((1,))  # type: ignore[no-any-return]
+
     def __getitem__(self, index: Any) -> NDArray:
+        if indexing.is_int(index):
+            return self._element(operator.index(index))
         return self._array.compact().reshape((-1,))[index]  # type: ignore[no-any-return]
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if indexing.is_int(index):
+            self._element(operator.index(index))[0] = value
+            return
         row = self._array.compact().reshape((-1,))
         row[index] = value
         self._array[(...,)] = row.reshape(self._array.shape)

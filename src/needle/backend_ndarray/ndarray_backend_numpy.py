@@ -25,7 +25,6 @@ Array = np.ndarray[Any, Any]
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erf": backend_numpy.erf,
     "sigmoid": backend_numpy.sigmoid,
-    "copy": lambda x: x,
     "where": np.where,
 }
 
@@ -81,28 +80,39 @@ class NumPyDevice(Device):
         out: Layout,
     ) -> Run:
         layouts = [x for x in inputs if isinstance(x, Layout)]
-        function = _FUNCTIONS.get(name) or getattr(np, name)
+        function: Any = _FUNCTIONS.get(name) or getattr(np, name, None)
 
         def run(*arguments: Any) -> Array:
             views = iter(self._views(layouts, arguments))
             numbers = iter(arguments[2 * len(layouts) :])
-            values = [
-                (next(views) if isinstance(x, Layout) else np.asarray(next(numbers))).astype(to)
-                for x, to in zip(inputs, compute, strict=True)
-            ]
+            given = [next(views if isinstance(x, Layout) else numbers) for x in inputs]
             with np.errstate(all="ignore"):
-                return self._result(function(*values), out)
+                values = [
+                    _converted(np.asarray(x), to) for x, to in zip(given, compute, strict=True)
+                ]
+                if name == "copy":
+                    return self._result(values[0], out)
+                return self._computed(function, [_widened(x) for x in values], out)
 
         return run
+
+    def _computed(self, function: Callable[..., Any], values: list[Array], out: Layout) -> Array:
+        """Memory with what the function makes of the values, written there if NumPy can."""
+        if not isinstance(function, np.ufunc):
+            return self._result(function(*values), out)
+        memory = self.empty_memory(out)
+        function(*values, out=self.view(out, memory, 0), casting="unsafe")
+        return memory
 
     def assign(self, source: Layout | Scalar, target: Layout) -> Run:
         def run(*arguments: Any) -> None:
             with np.errstate(all="ignore"):
                 if isinstance(source, Scalar):
-                    self.view(target, *arguments[:2])[...] = arguments[2]
+                    number = _converted(np.asarray(arguments[2]), target.dtype)
+                    self.view(target, *arguments[:2])[...] = number
                 else:
                     from_view, to_view = self._views([source, target], arguments)
-                    to_view[...] = from_view.astype(target.dtype)
+                    to_view[...] = _converted(from_view, target.dtype)
 
         return run
 
@@ -142,7 +152,7 @@ class NumPyDevice(Device):
         dtype = _wide(out.dtype)
 
         def run(*arguments: Any) -> Array:
-            x, y = [view.astype(dtype) for view in self._views([a, b], arguments)]
+            x, y = [view.astype(dtype, copy=False) for view in self._views([a, b], arguments)]
             with np.errstate(all="ignore"):
                 return self._result(multiply(x, y), out)
 
@@ -167,7 +177,29 @@ class NumPyDevice(Device):
         return run
 
     def iota(self, out: Layout) -> Run:
-        return lambda: np.arange(out.size).astype(out.dtype)
+        return lambda: _converted(np.arange(out.size), out.dtype)
+
+
+def _converted(values: Array, dtype: Any) -> Array:
+    """`astype`, rounded once: what is no float32 would be rounded twice on its way to bfloat16.
+
+    So float32 is reached by rounding to odd, as in `needle.compiler.half`.
+    """
+    if dtype.name != "bfloat16" or values.dtype.itemsize < 4 or values.dtype == np.float32:
+        return values.astype(dtype, copy=False)
+    if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
+        odd = ((values >> 11) | ((values & 0x7FF) != 0)) << 11
+        values = np.where((values > 2**53) | (values < -(2**53)), odd, values)
+    exact = values.astype(np.float64)
+    near = exact.astype(np.float32)
+    cut_off = near.view(np.uint32) - (np.abs(near, dtype=np.float64) > np.abs(exact))
+    odd = np.where(near == exact, cut_off, cut_off | 1)
+    return odd.astype(np.uint32).view(np.float32).astype(dtype)
+
+
+def _widened(values: Array) -> Array:
+    """16-bit floats as float32, in which functions of them are computed, to be rounded once."""
+    return values.astype(_wide(values.dtype), copy=False)
 
 
 def _wide(dtype: Any) -> Any:

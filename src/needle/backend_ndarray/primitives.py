@@ -2,7 +2,7 @@
 
 The sibling of `needle.backend_numpy`, whose functions these are by name and meaning:
 
-    arrays in, out     asarray, constant, from_numpy, from_values, to_numpy
+    arrays in, out     asarray, constant, from_dlpack, from_numpy, from_values, to_numpy
     devices            device_of, to_device
     elements by place  index, put, take_along, scatter_along, add_along, scatter_add
     functions          total, einsum, erf, sigmoid
@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from needle.backend_ndarray.access import (
     take_along,
 )
 from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.dlpack import from_dlpack
 from needle.backend_ndarray.elementwise import broadcast_shapes, unary_function
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.linalg import einsum
@@ -45,6 +45,7 @@ __all__ = [
     "device_of",
     "einsum",
     "erf",
+    "from_dlpack",
     "from_numpy",
     "from_values",
     "in_float32",
@@ -68,9 +69,15 @@ _FLOAT32 = np.dtype(np.float32)
 # -- arrays in and out -------------------------------------------------------------------------
 
 
-def asarray(value: Any) -> NDArray:
-    """`value` itself if it is an NDArray; else what an op of the user's may have computed."""
-    return value if type(value) is NDArray else creation.asarray(value)
+def asarray(value: Any, beside: Sequence[Any] = ()) -> NDArray:
+    """`value` itself if it is an NDArray; else what an op of the user's may have computed.
+
+    beside: the inputs, on whose device the array is made; without them on the default device.
+    """
+    if type(value) is NDArray:
+        return value
+    first = next((array for array in beside if type(array) is NDArray), None)
+    return creation.asarray(value, device=None if first is None else first.device)
 
 
 def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
@@ -86,7 +93,7 @@ def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> N
         moved = array if device is None else array.to(device)
         same = moved is not array and wanted in (None, array.dtype)
         return moved if same else moved.astype(wanted or array.dtype)
-    values = np.asarray(array) if wanted else _numbers(array)
+    values = np.asarray(array) if wanted else creation.as_numbers(array)
     return creation.array(values, wanted or values.dtype, device)
 
 
@@ -94,17 +101,7 @@ def from_values(array: Any, device: Device | None = None) -> NDArray:
     """What a Tensor holds where no dtype is named: float32, but an NDArray keeps its dtype."""
     if isinstance(array, NDArray):
         return from_numpy(array, None, device)
-    return from_numpy(_numbers(array), _FLOAT32, device)
-
-
-def _numbers(array: Any) -> np.ndarray[Any, Any]:
-    """As a NumPy array. Raises TypeError for text, None and complex numbers."""
-    values = np.asarray(array)
-    if values.dtype.kind == "O" and all(isinstance(item, Real) for item in values.flat):
-        return values.astype(np.float64)
-    if values.dtype.kind not in "biuf" and not is_floating(values.dtype):
-        raise TypeError(f"dtype {values.dtype}")
-    return values
+    return from_numpy(creation.as_numbers(array), _FLOAT32, device)
 
 
 @lru_cache(maxsize=256)

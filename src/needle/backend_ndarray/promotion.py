@@ -19,10 +19,10 @@ __all__ = [
     "as_supported",
     "check_fits",
     "fits",
+    "rank",
     "reduction_dtype",
     "result_dtypes",
     "stored",
-    "weak",
 ]
 
 DType = np.dtype[Any]
@@ -35,6 +35,9 @@ SUPPORTED = (
 
 # primitives that NumPy has no function of that name for, and the function whose rule is theirs
 _RULE_OF = {"abs": "absolute", "erf": "exp", "sigmoid": "exp"}
+
+# what there is for bools, which have no differences
+_INSTEAD = {"subtract": "Use a ^ b.", "negative": "Use ~x."}
 
 _BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor", "invert")
 
@@ -83,10 +86,19 @@ def result_dtypes(name: str, dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...]
     try:
         *inputs, result = ufunc.resolve_dtypes((*_strengthened(dtypes), None))
     except TypeError:
-        expected = "integers or bools" if name in _BITWISE else "numbers"
-        raise DTypeError(f"{name}: expected {expected}, got {_named(dtypes)}.") from None
+        raise DTypeError(_refusal(name, dtypes)) from None
     # NumPy has two of some integer dtypes, equal but not the same object; as_supported has one
     return tuple([as_supported(each) for each in inputs]), as_supported(result)
+
+
+def _refusal(name: str, dtypes: tuple[Any, ...]) -> str:
+    """Why NumPy has no such function of these dtypes."""
+    if name in _BITWISE:
+        return f"{name}: expected integers or bools, got {_named(dtypes)}."
+    bools = all(each is bool or getattr(each, "name", "") == "bool" for each in dtypes)
+    if bools and name in _INSTEAD:
+        return f"{name}: expected integers or floats, got {_named(dtypes)}. {_INSTEAD[name]}"
+    return f"{name}: expected numbers, got {_named(dtypes)}."
 
 
 def _strengthened(dtypes: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -116,14 +128,12 @@ def reduction_dtype(name: str, dtype: DType) -> DType:
     return dtype
 
 
-def weak(value: Any) -> Any:
-    """A number as `result_dtypes` takes it: `bool`, `int`, `float`; a NumPy scalar's own dtype."""
-    if isinstance(value, np.generic):
-        return as_supported(value.dtype)
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind
-    raise DTypeError(f"dtype: expected a bool, an int or a float, got {value!r}.")
+def rank(dtype: DType) -> int:
+    """How general numbers of a dtype are: bools 0, unsigned 1, signed 2, floats 3.
+
+    In place, a result may become one of no lower rank, as in NumPy.
+    """
+    return "bui".find(dtype.kind) if dtype.kind in "bui" else 3
 
 
 def fits(value: Any, dtype: DType) -> bool:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from needle.backend_ndarray import promotion
-from needle.backend_ndarray.layout import Layout, normalize_axes
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray import elementwise, promotion
+from needle.backend_ndarray.layout import Layout, as_shape, normalize_axes
+from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
-from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.errors import DTypeError, ShapeError, describe
 
-__all__ = ["all", "any", "argmax", "argmin", "cumsum", "max", "mean", "min", "prod", "sum"]
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "cumsum",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "std",
+    "sum",
+    "var",
+]
 
 Axis = int | Sequence[int] | None
-
-
-def _axes(name: str, axis: Axis, ndim: int) -> tuple[int, ...]:
-    numbers = (axis,) if isinstance(axis, (int, np.integer)) else axis
-    return normalize_axes(name, numbers, ndim)
 
 
 def _kept(x: NDArray, axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
@@ -34,7 +44,13 @@ def _reduction(name: str, doc: str) -> Callable[..., NDArray]:
     plans = Plans()
 
     def function(x: NDArray, axis: Axis = None, keepdims: bool = False) -> NDArray:
-        key = (x._layout, tuple(axis) if isinstance(axis, list) else axis, keepdims)
+        if axis is not None and type(axis) is not int:
+            axis = as_shape(name, axis)  # 0.0 must not pass for a remembered 0
+        try:
+            key = (x._layout, axis, keepdims)
+        except AttributeError:
+            require_array(name, x)
+            raise
         plan = plans.get(key)
         if plan is None:
             plan = plans.keep(key, _plan(name, x, axis, keepdims))
@@ -46,14 +62,17 @@ def _reduction(name: str, doc: str) -> Callable[..., NDArray]:
 
 
 def _plan(name: str, x: NDArray, axis: Axis, keepdims: bool) -> Plan:
-    axes = _axes(name, axis, x.ndim)
+    axes = normalize_axes(name, axis, x.ndim)
     if name in ("max", "min") and x.size == 0 and 0 in [x.shape[i] for i in axes]:
         raise ShapeError(
             f"{name}: expected at least one element along axes {axes}, got {describe(x)}."
         )
     dtype = promotion.reduction_dtype(name, x.dtype)
+    how = name
+    if name == "mean":  # which is a sum to begin with
+        dtype, how = np.dtype(np.float32) if dtype.itemsize < 4 else dtype, "sum"
     out = Layout.of(x.device, dtype, _kept(x, axes, keepdims))
-    return Plan(out, checked(name, x.device.reduce(name, x._layout, axes, out), out))
+    return Plan(out, checked(name, x.device.reduce(how, x._layout, axes, out), out))
 
 
 sum = _reduction(
@@ -68,20 +87,44 @@ any = _reduction("any", "Whether some element over `axis` is true; of nothing: F
 
 def mean(x: NDArray, axis: Axis = None, keepdims: bool = False) -> NDArray:
     """Σ x / N over `axis`; of integers in float64, of nothing NaN."""
-    if x.dtype.kind in "iub":
-        x = x.astype("float64")
-    total = sum(x.astype("float32") if x.dtype.itemsize < 4 else x, axis, keepdims)
-    count = math.prod(x.shape[i] for i in _axes("mean", axis, x.ndim))
-    return (total / float(count)).astype(x.dtype, copy=False)  # type: ignore[no-any-return]
+    found = _total(x, axis, keepdims) / _count("mean", x, axis)
+    return found.astype(promotion.reduction_dtype("mean", x.dtype), copy=False)  # type: ignore[no-any-return]
+
+
+_total = _reduction("mean", "Σ x over `axis` in the dtype that a mean is computed in.")
+
+
+def _count(name: str, x: NDArray, axis: Axis) -> float:
+    """How many elements become one."""
+    return float(math.prod(x.shape[i] for i in normalize_axes(name, axis, x.ndim)))
+
+
+def var(x: NDArray, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> NDArray:
+    """Σ (x - mean)² / (N - correction) over `axis`; dtypes as `mean`'s. 16-bit in float32."""
+    require_array("var", x)
+    dtype = promotion.reduction_dtype("mean", x.dtype)
+    if dtype.itemsize < 4:
+        x = x.astype("float32")
+    distance = x - mean(x, axis, True)
+    freedom = _count("var", x, axis) - correction
+    found = sum(distance * distance, axis, keepdims) / (freedom if freedom > 0 else 0.0)
+    return found.astype(dtype, copy=False)  # type: ignore[no-any-return]
+
+
+def std(x: NDArray, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> NDArray:
+    """√var: the standard deviation, of a sample if `correction` is 1."""
+    return elementwise.apply("sqrt", var(x, axis, keepdims, correction))
 
 
 def _arg_reduction(name: str, doc: str) -> Callable[..., NDArray]:
     plans = Plans()
 
     def function(x: NDArray, axis: int | None = None, keepdims: bool = False) -> NDArray:
+        require_array(name, x)
         if axis is None:
             found = function(x.reshape((x.size,)), 0)
             return found.reshape((1,) * x.ndim) if keepdims else found
+        axis = _one_axis(name, axis)
         key = (x._layout, axis, keepdims)
         plan = plans.get(key)
         if plan is None:
@@ -93,10 +136,15 @@ def _arg_reduction(name: str, doc: str) -> Callable[..., NDArray]:
     return function
 
 
+def _one_axis(name: str, axis: Any) -> int:
+    try:
+        return operator.index(axis)
+    except TypeError:
+        raise DTypeError(f"{name}: expected one axis, an int, got {axis!r}.") from None
+
+
 def _arg_plan(name: str, x: NDArray, axis: int, keepdims: bool) -> Plan:
-    if not isinstance(axis, (int, np.integer)):
-        raise DTypeError(f"{name}: expected one axis, an int, got {axis!r}.")
-    axes = _axes(name, axis, x.ndim)
+    axes = normalize_axes(name, axis, x.ndim)
     if x.shape[axes[0]] == 0:
         raise ShapeError(
             f"{name}: expected at least one element along axis {axis}, got {describe(x)}."
@@ -113,9 +161,10 @@ _scans = Plans()
 
 def cumsum(x: NDArray, axis: int | None = None) -> NDArray:
     """Running sums along `axis`; of the flattened array by default. Dtypes as `sum`'s."""
+    require_array("cumsum", x)
     if axis is None:
         return cumsum(x.reshape((x.size,)), 0)
-    return _run_scan(x, axis)
+    return _run_scan(x, _one_axis("cumsum", axis))
 
 
 def _run_scan(x: NDArray, axis: int) -> NDArray:
@@ -124,8 +173,6 @@ def _run_scan(x: NDArray, axis: int) -> NDArray:
 
 
 def _scan_plan(x: NDArray, axis: int) -> Plan:
-    if not isinstance(axis, (int, np.integer)):
-        raise OptionError(f"cumsum: expected one axis, an int, got {axis!r}.")
-    (number,) = _axes("cumsum", axis, x.ndim)
+    (number,) = normalize_axes("cumsum", axis, x.ndim)
     out = Layout.of(x.device, promotion.reduction_dtype("cumsum", x.dtype), x.shape)
     return Plan(out, checked("cumsum", x.device.scan("cumsum", x._layout, number, out), out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,14 @@ from needle.backend_ndarray import elementwise, promotion
 from needle.backend_ndarray.access import assign
 from needle.backend_ndarray.creation import arange, filled, memory_for
 from needle.backend_ndarray.device import Device
-from needle.backend_ndarray.layout import Layout, normalize_axes
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.layout import (
+    Layout,
+    as_shape,
+    normalize_axes,
+    require_extents,
+    result_strides,
+)
+from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.errors import OptionError, ShapeError, describe
 
@@ -37,32 +44,38 @@ __all__ = [
 _copies = Plans()
 
 
-def _copy(x: NDArray, dtype: np.dtype[Any], compact: bool) -> NDArray:
-    """A fresh array with the elements converted; row after row, or in x's own order of axes."""
-    plan = _copies.find((x._layout, dtype, compact), lambda: _copy_plan(x._layout, dtype, compact))
+def copied(name: str, x: NDArray, dtype: np.dtype[Any] | None = None) -> NDArray:
+    """The elements, converted, in fresh memory: row after row, but for `astype` in x's own order
+    of axes. `name` is who wants it."""
+    plan = _copies.find((name, x._layout, dtype), lambda: _copy_plan(name, x._layout, dtype))
     return new_array(plan.layout, plan.run(x._memory, x._offset))
 
 
-def _copy_plan(layout: Layout, dtype: np.dtype[Any], compact: bool) -> Plan:
-    from needle.backend_ndarray.layout import result_strides
-
-    strides = None if compact else result_strides(layout.shape, [layout])
+def _copy_plan(name: str, layout: Layout, dtype: np.dtype[Any] | None) -> Plan:
+    strides = result_strides(layout.shape, [layout]) if name == "astype" else None
     device: Any = layout.device
-    out = Layout.of(device, dtype, layout.shape, strides)
-    return Plan(out, checked("copy", device.elementwise("copy", [layout], [dtype], out), out))
+    out = Layout.of(device, dtype or layout.dtype, layout.shape, strides)
+    run = device.elementwise("copy", [layout], [out.dtype], out)
+    return Plan(out, checked(name, run, out))
 
 
 def astype(x: NDArray, dtype: Any, copy: bool = True) -> NDArray:
-    """The values in another dtype, rounded as NumPy rounds; a copy even if nothing changes."""
+    """The values in another dtype, rounded as NumPy rounds; a copy even if nothing changes.
+
+    NumPy, and so `cpu_numpy`, leaves open which integer a float out of range becomes. On `cpu` it
+    is the nearest of 32 or 64 bits, of which narrower integers take the low bits; NaN becomes 0.
+    """
+    require_array("astype", x)
     wanted = promotion.as_supported(dtype)
     if not copy and wanted == x.dtype:
         return x
-    return _copy(x, wanted, False)
+    return copied("astype", x, wanted)
 
 
 def compact(x: NDArray) -> NDArray:
     """The array itself if it lies row after row and fills its memory, else a copy that does."""
-    return x if x.is_compact() else _copy(x, x.dtype, True)
+    require_array("compact", x)
+    return x if x.is_compact() else copied("compact", x)
 
 
 def to(x: NDArray, device: Device) -> NDArray:
@@ -80,48 +93,51 @@ def to(x: NDArray, device: Device) -> NDArray:
 
 def broadcast_to(x: NDArray, shape: Sequence[int]) -> NDArray:
     """x, repeated to fill `shape`: a view."""
+    require_array("broadcast_to", x)
     return x.broadcast_to(shape)
 
 
 def reshape(x: NDArray, shape: Any) -> NDArray:
     """The elements in another shape."""
+    require_array("reshape", x)
     return x.reshape(shape)
 
 
 def expand_dims(x: NDArray, axis: Any) -> NDArray:
     """Axes of length 1 at these places of the result: a view."""
+    require_array("expand_dims", x)
     return x.expand_dims(axis)
 
 
 def squeeze(x: NDArray, axis: Any = None) -> NDArray:
     """x without axes of length 1: a view."""
+    require_array("squeeze", x)
     return x.squeeze(axis)
 
 
 def swapaxes(x: NDArray, axis1: int, axis2: int) -> NDArray:
     """Two axes exchanged: a view."""
+    require_array("swapaxes", x)
     return x.swapaxes(axis1, axis2)
 
 
 def permute_dims(x: NDArray, axes: Sequence[int] | None = None) -> NDArray:
     """The axes in another order, reversed by default: a view."""
+    require_array("permute_dims", x)
     return x.T if axes is None else x.permute(axes)
 
 
 def flip(x: NDArray, axis: int | Sequence[int] | None = None) -> NDArray:
     """A fresh array, reversed along the axes; None means all."""
-    axes = (axis,) if isinstance(axis, int) else axis
-    view = x._view(x._layout.flip(None if axes is None else tuple(axes)))
-    return _copy(view, x.dtype, True)
+    require_array("flip", x)
+    axes = None if axis is None else as_shape("flip", axis)
+    return copied("flip", x._view(x._layout.flip(axes)))
 
 
 def pad(x: NDArray, widths: Sequence[tuple[int, int]], constant_values: Any = 0) -> NDArray:
     """x with a border of one value: (before, after) for each axis."""
-    pairs = [(int(before), int(after)) for before, after in widths]
-    if len(pairs) != x.ndim or any(n < 0 for pair in pairs for n in pair):
-        raise OptionError(
-            f"pad: expected {x.ndim} pairs of widths of 0 or more for {describe(x)}, got {pairs}."
-        )
+    require_array("pad", x)
+    pairs = _width_pairs(x, widths)
     shape = tuple([b + n + a for (b, a), n in zip(pairs, x.shape, strict=True)])
     out = filled("pad", Layout.of(x.device, x.dtype, shape), constant_values)
     inner = tuple([slice(b, b + n) for (b, _), n in zip(pairs, x.shape, strict=True)])
@@ -129,24 +145,42 @@ def pad(x: NDArray, widths: Sequence[tuple[int, int]], constant_values: Any = 0)
     return out
 
 
+def _width_pairs(x: NDArray, widths: Any) -> list[tuple[int, int]]:
+    try:
+        pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
+    except (TypeError, ValueError):  # no pairs, or no ints
+        pairs = None
+    if pairs is None or len(pairs) != x.ndim or any(min(pair) < 0 for pair in pairs):
+        raise OptionError(
+            f"pad: expected {x.ndim} pairs of widths of 0 or more for {describe(x)}, got {widths}."
+        )
+    return pairs
+
+
 def concatenate(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
     """Arrays one after another along an axis that they have."""
+    return _joined("concatenate", arrays, axis)
+
+
+def _joined(name: str, arrays: Sequence[NDArray], axis: int) -> NDArray:
     arrays = tuple(arrays)
+    require_array(name, *arrays)
     if not arrays:
-        raise ShapeError("concatenate: expected at least one array, got none.")
+        raise ShapeError(f"{name}: expected at least one array, got none.")
     first = arrays[0]
-    (place,) = normalize_axes("concatenate", (axis,), first.ndim)
+    (place,) = normalize_axes(name, (axis,), first.ndim)
     others = [x.shape[:place] + x.shape[place + 1 :] for x in arrays]
     if any(x.ndim != first.ndim for x in arrays) or any(s != others[0] for s in others):
         raise ShapeError(
-            f"concatenate: expected arrays of the same shape but for axis {axis}, "
+            f"{name}: expected arrays of the same shape but for axis {axis}, "
             f"got {describe(*arrays)}."
         )
     length = sum(x.shape[place] for x in arrays)
     shape = (*first.shape[:place], length, *first.shape[place + 1 :])
-    device = elementwise.one_device("concatenate", arrays)
-    layout = Layout.of(device, _common_dtype(arrays), shape)
-    out = new_array(layout, memory_for("concatenate", layout))
+    device, dtype = elementwise.one_device(name, arrays), _common_dtype(arrays)
+    require_extents(name, shape, dtype.itemsize)
+    layout = Layout.of(device, dtype, shape)
+    out = new_array(layout, memory_for(name, layout))
     start = 0
     for x in arrays:
         window = (slice(None),) * place + (slice(start, start + x.shape[place]),)
@@ -158,10 +192,11 @@ def concatenate(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
 def stack(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
     """Arrays of equal shape joined along a new axis."""
     arrays = tuple(arrays)
+    require_array("stack", *arrays)
     if not arrays or any(x.shape != arrays[0].shape for x in arrays):
         raise ShapeError(f"stack: expected arrays of equal shape, got {describe(*arrays)}.")
     (place,) = normalize_axes("stack", (axis,), arrays[0].ndim + 1)
-    return concatenate([x.expand_dims((place,)) for x in arrays], place)
+    return _joined("stack", [x.expand_dims((place,)) for x in arrays], place)
 
 
 def _common_dtype(arrays: Sequence[NDArray]) -> np.dtype[Any]:
@@ -189,6 +224,7 @@ def _zero(x: NDArray) -> Any:
 
 def _below(name: str, x: NDArray, k: int) -> NDArray:
     """True on and below the k-th diagonal."""
+    require_array(name, x)
     if x.ndim < 2:
         raise ShapeError(f"{name}: expected [..., m, n], got {describe(x)}.")
     rows, columns = x.shape[-2:]

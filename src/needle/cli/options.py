@@ -87,6 +87,8 @@ class _Parser(argparse.ArgumentParser):
         if extra:
             name = next((word for word in extra if word.startswith("-")), extra[0])
             name = name.partition("=")[0]
+            if not name.startswith("-"):
+                self.error(f"expected options only, got {name!r}: it takes no arguments.")
             hint = _did_you_mean(name, self._option_string_actions)
             self.error(f"{name}: expected an option that exists.{hint}")
         return said

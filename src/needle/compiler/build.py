@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 from llvmlite import ir
 
@@ -96,4 +97,4 @@ def _jit() -> Any:
 def _cache() -> CodeCache:
     target = Target.host()
     version = ".".join(str(number) for number in llvm.llvm_version_info)
-    return CodeCache.of_user(f"LLVM {version} {target.triple} {target.features}")
+    return CodeCache.of_user(f"LLVM {version} llvmlite {llvmlite.__version__} {target!r}")

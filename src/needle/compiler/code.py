@@ -7,14 +7,14 @@ writes both the vector loop and the scalar rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from needle.compiler import half
+from needle.compiler.flow import Flow
 from needle.compiler.target import Target
 from needle.compiler.types import BOOL, F32, F64, I64, POINTER, TYPES, Type, itemsize
 from needle.compiler.value import Value, Variable
@@ -24,7 +24,7 @@ __all__ = ["Code", "Value"]
 _BYTE = ir.IntType(8)
 
 
-class Code:
+class Code(Flow):
     """A native function being written.
 
     module     llvmlite's module, which it becomes part of
@@ -227,14 +227,14 @@ class Code:
         return self.from_lanes(results)
 
     def minimum(self, a: Any, b: Any) -> Value:
-        """The smaller; NaN where either is."""
+        """The smaller; NaN where either is. -0.0 is below 0.0; to the primitive they are equal."""
         a, b = self._alike(a, b)
         if a.type.is_float:
             return self.intrinsic("minimum", a, b)
         return self.select(a < b, a, b)
 
     def maximum(self, a: Any, b: Any) -> Value:
-        """The larger; NaN where either is."""
+        """The larger; NaN where either is. -0.0 is below 0.0; to the primitive they are equal."""
         a, b = self._alike(a, b)
         if a.type.is_float:
             return self.intrinsic("maximum", a, b)
@@ -261,6 +261,10 @@ class Code:
         else:
             return self.wrap(x.ir, b)
         return self.wrap(getattr(self.builder, name)(x.ir, wide), b)
+
+    def convert(self, x: Value, dtype: str) -> Value:
+        """`cast` to what a dtype has in registers; to 16 bits so that `store` alone rounds."""
+        return half.odd_float32(self, x) if dtype in half.STORAGE else self.cast(x, TYPES[dtype])
 
     def _float_to_integer(self, x: Value, type: Type) -> Value:
         """Cut off towards zero by way of int64, as NumPy does; out of range it is what it is."""
@@ -330,7 +334,10 @@ class Code:
         index: Any = 0,
         mask: Value | None = None,
     ) -> None:
-        """Write the lanes to neighbouring elements from `index` on; those not masked stay."""
+        """Write the lanes to neighbouring elements from `index` on.
+
+        mask: lanes that are not set are not written; the memory there stays as it is.
+        """
         where = self.offset(pointer, self.as_value(index, I64) * itemsize(dtype))
         if dtype in half.STORAGE:
             raw = half.narrow(self, value, dtype)
@@ -385,93 +392,6 @@ class Code:
         plain = self.builder.gep(named, [I64.ir(0)], source_etype=_BYTE)
         plain.type = ir.PointerType()
         return self.wrap(plain, POINTER)
-
-    # -- flow ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def loop(self, start: Any, stop: Any, step: Any = 1) -> Iterator[Value]:
-        """for i in range(start, stop, step), with an i64 that grows."""
-        start, stop, step = [self.as_value(x, I64) for x in (start, stop, step)]
-        head = self.builder.append_basic_block("loop")
-        body = self.builder.append_basic_block("body")
-        after = self.builder.append_basic_block("after")
-        entry = self.builder.block
-        self.builder.branch(head)
-        self.builder.position_at_end(head)
-        index = self.builder.phi(I64.ir)
-        index.add_incoming(start.ir, entry)
-        self.builder.cbranch(self.builder.icmp_signed("<", index, stop.ir), body, after)
-        self.builder.position_at_end(body)
-        yield self.wrap(index, I64)
-        following = self.builder.add(index, step.ir, flags=["nsw"])
-        index.add_incoming(following, self.builder.block)
-        self.builder.branch(head)
-        self.builder.position_at_end(after)
-
-    @contextmanager
-    def when(self, condition: Value, likely: bool | None = None) -> Iterator[None]:
-        """if condition: ..."""
-        with self.builder.if_then(condition.ir, likely=likely):
-            yield
-
-    def either(
-        self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]
-    ) -> None:
-        """if condition: then() else: otherwise()."""
-        with self.builder.if_else(condition.ir) as (if_true, if_false):
-            with if_true:
-                then()
-            with if_false:
-                otherwise()
-
-    def strip(
-        self,
-        start: Value,
-        stop: Value,
-        lanes: int,
-        body: Callable[[Value, int, Value | None], None],
-        masked: bool = True,
-    ) -> None:
-        """Walk start..stop in vectors: body(index, lanes, mask), then what is left.
-
-        The rest is one masked vector where the target has masks and `masked` allows it (the mask
-        is a Value then), else a scalar loop (lanes 1).
-        """
-        if lanes == 1:
-            with self.loop(start, stop) as i:
-                body(i, 1, None)
-            return
-        whole = start + ((stop - start) // lanes) * lanes
-        with self.loop(start, whole, lanes) as i:
-            body(i, lanes, None)
-        if masked and self.target.has_masks:
-            with self.when(whole < stop):
-                numbers = self.row(range(lanes), I64)
-                body(whole, lanes, numbers < (stop - whole))
-        else:
-            with self.loop(whole, stop) as i:
-                body(i, 1, None)
-
-    def share(self, count: Value, task: Value, tasks: Value, grain: int = 1) -> tuple[Value, Value]:
-        """What falls to one of `tasks` of 0..count: begin and end, in multiples of `grain`."""
-        blocks = (count + (grain - 1)) // grain
-        begin = ((blocks * task) // tasks) * grain
-        end = ((blocks * (task + 1)) // tasks) * grain
-        return self.minimum(begin, count), self.minimum(end, count)
-
-    @contextmanager
-    def repeat_while(self, condition: Callable[[], Value]) -> Iterator[None]:
-        """while condition(): ..."""
-        head = self.builder.append_basic_block("while")
-        body = self.builder.append_basic_block("body")
-        after = self.builder.append_basic_block("after")
-        self.builder.branch(head)
-        self.builder.position_at_end(head)
-        self.builder.cbranch(condition().ir, body, after)
-        self.builder.position_at_end(body)
-        yield
-        self.builder.branch(head)
-        self.builder.position_at_end(after)
 
     def null(self) -> Value:
         """The null pointer."""

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from needle.errors import OptionError
 from needle.version import __version__
 
 __all__ = ["CodeCache", "cache_folder", "covers", "generator_version"]
@@ -53,7 +54,7 @@ class CodeCache:
     def of_user(cls, machine: str) -> CodeCache:
         """The cache where the environment puts it.
 
-        Raises RuntimeError where `NEEDLE_CACHE` is neither 0 nor 1.
+        Raises OptionError where `NEEDLE_CACHE` is neither 0 nor 1.
         """
         return cls(machine, cache_folder())
 
@@ -79,15 +80,6 @@ class CodeCache:
             _write(self._path(name), _head(name, code) + code)
             if self._stores % _STORES_PER_TRIM == 1:
                 self._trim()
-
-    def location(self) -> Path | None:
-        """The folder; None where the cache is off or the folder not fit for it."""
-        return self._folder
-
-    def usage(self) -> tuple[int, int]:
-        """How many files there are, and their bytes."""
-        files = self._files()
-        return len(files), sum(size for _, size, _ in files)
 
     def _name(self, key: str) -> bytes:
         everything = "\0".join((generator_version(), self._machine, key))
@@ -126,17 +118,21 @@ class CodeCache:
 
 
 def cache_folder() -> Path | None:
-    """`$NEEDLE_CACHE_DIR`, else the system's place for caches; None where `NEEDLE_CACHE` is 0."""
-    switch = os.environ.get("NEEDLE_CACHE", "1")
+    """`kernels` in `$NEEDLE_CACHE_DIR`, else in the system's place for caches.
+
+    A folder of its own, which is made private. None where `NEEDLE_CACHE` is 0. A variable that is
+    set but empty counts as unset.
+    """
+    switch = os.environ.get("NEEDLE_CACHE") or "1"
     if switch not in ("0", "1"):
-        raise RuntimeError(f"NEEDLE_CACHE: expected '0' or '1', got {switch!r}.")
+        raise OptionError(f"NEEDLE_CACHE: expected 0 or 1, got {switch!r}.")
     if switch == "0":
         return None
     chosen = os.environ.get("NEEDLE_CACHE_DIR")
     if chosen:
-        return Path(chosen).absolute()
+        return Path(chosen).absolute() / "kernels"
     try:
-        return _system_folder() / "needle"
+        return _system_folder() / "needle" / "kernels"
     except RuntimeError:  # a user without a home
         return None
 
@@ -175,10 +171,18 @@ def _head(name: bytes, code: bytes) -> bytes:
 
 
 def _usable(folder: Path) -> bool:
-    """Whether it is there, made now if need be, and nobody else can have written to it."""
+    """Whether it is there, made now if need be, and nobody else can have written to it.
+
+    From then on nobody else can read it either.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _is_ours(folder.lstat(), stat.S_ISDIR)
+        status = folder.lstat()
+        if not _is_ours(status, stat.S_ISDIR):
+            return False
+        if hasattr(os, "geteuid") and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            folder.chmod(0o700)
+        return True
     except OSError:
         return False
 

@@ -10,9 +10,33 @@ from needle.autograd.tensor import Tensor
 from needle.dtypes import is_floating
 from needle.errors import AxisError, DTypeError
 
-__all__ = ["Axes", "expand_reduced", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = [
+    "Axes",
+    "expand_reduced",
+    "named_axes",
+    "normalize_axes",
+    "normalize_axis",
+    "unbroadcast",
+]
 
 Axes = int | Sequence[int] | None
+
+
+def named_axes(op: str, axes: Axes, named: dict[str, Any]) -> Axes:
+    """The axes of a reduction, given as `axes` or as NumPy's `axis`.
+
+    named  the further options of the call. NumPy's functions pass out=None and dtype=None; for
+           whatever else than these and `axis`, TypeError.
+    """
+    if not named:
+        return axes
+    for name, value in named.items():
+        if name != "axis" and (name not in ("out", "dtype") or value is not None):
+            raise DTypeError(f"{op}: expected axes (or axis) and keepdims as options, got {name}.")
+    axis: Axes = named.get("axis")
+    if axis is not None and axes is not None:
+        raise AxisError(f"{op}: expected axes or axis, got both, {axes} and {axis}.")
+    return axes if axis is None else axis
 
 
 def normalize_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:

@@ -44,14 +44,15 @@ __all__ = [
 ]
 
 
-def _operand(value: Any, like: Any, *others: Any) -> Any:
+def _operand(value: Any, like: Any, *others: Any, compared: bool = False) -> Any:
     """`value` as a Tensor on the others' device; a number takes like's dtype if it fits."""
     if isinstance(value, Value):
         return value
     neighbours = [x for x in (like, *others) if isinstance(x, Tensor)]
     device = neighbours[0].device if neighbours else default_device()
     if not isinstance(value, (int, float)):
-        return as_operand(value, device)
+        dtype = like.dtype if isinstance(like, Tensor) else None
+        return as_operand(value, device, dtype, compared=compared)
     if isinstance(like, Tensor):
         dtype = like.dtype
         if is_floating(dtype) or _holds(dtype, value):
@@ -80,7 +81,7 @@ class Equal(_Comparison):
 
 def equal(a: Any, b: Any) -> Tensor:
     """a == b, elementwise."""
-    return Equal()(a, _operand(b, a))
+    return Equal()(a, _operand(b, a, compared=True))
 
 
 class NotEqual(_Comparison):
@@ -94,7 +95,7 @@ class NotEqual(_Comparison):
 
 def not_equal(a: Any, b: Any) -> Tensor:
     """a != b, elementwise."""
-    return NotEqual()(a, _operand(b, a))
+    return NotEqual()(a, _operand(b, a, compared=True))
 
 
 class Less(_Comparison):
@@ -106,7 +107,7 @@ class Less(_Comparison):
 
 def less(a: Any, b: Any) -> Tensor:
     """a < b, elementwise."""
-    return Less()(a, _operand(b, a))
+    return Less()(a, _operand(b, a, compared=True))
 
 
 class LessEqual(_Comparison):
@@ -120,7 +121,7 @@ class LessEqual(_Comparison):
 
 def less_equal(a: Any, b: Any) -> Tensor:
     """a <= b, elementwise."""
-    return LessEqual()(a, _operand(b, a))
+    return LessEqual()(a, _operand(b, a, compared=True))
 
 
 class Greater(_Comparison):
@@ -132,7 +133,7 @@ class Greater(_Comparison):
 
 def greater(a: Any, b: Any) -> Tensor:
     """a > b, elementwise."""
-    return Greater()(a, _operand(b, a))
+    return Greater()(a, _operand(b, a, compared=True))
 
 
 class GreaterEqual(_Comparison):
@@ -146,7 +147,7 @@ class GreaterEqual(_Comparison):
 
 def greater_equal(a: Any, b: Any) -> Tensor:
     """a >= b, elementwise."""
-    return GreaterEqual()(a, _operand(b, a))
+    return GreaterEqual()(a, _operand(b, a, compared=True))
 
 
 class LogicalAnd(_Comparison):
@@ -160,7 +161,7 @@ class LogicalAnd(_Comparison):
 
 def logical_and(a: Any, b: Any) -> Tensor:
     """a and b, elementwise; b may be a bool."""
-    return LogicalAnd()(a, _operand(b, a))
+    return LogicalAnd()(a, _operand(b, a, compared=True))
 
 
 class LogicalOr(_Comparison):
@@ -174,7 +175,7 @@ class LogicalOr(_Comparison):
 
 def logical_or(a: Any, b: Any) -> Tensor:
     """a or b, elementwise; b may be a bool."""
-    return LogicalOr()(a, _operand(b, a))
+    return LogicalOr()(a, _operand(b, a, compared=True))
 
 
 class LogicalNot(_Comparison):

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
+from needle.autograd.value import Value
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import OptionError
+from needle.errors import DTypeError, OptionError, describe
 
 __all__ = [
     "Abs",
@@ -197,6 +198,12 @@ class Clip(TensorOp):
     def __init__(self, low: float | None, high: float | None) -> None:
         if low is None and high is None:
             raise OptionError("clip: expected low, high or both, got neither.")
+        bounds = [bound for bound in (low, high) if isinstance(bound, Value)]
+        if bounds:
+            raise DTypeError(
+                f"clip: expected numbers as bounds, got {describe(bounds[0])}. "
+                "Use ndl.maximum and ndl.minimum."
+            )
         self.low, self.high = low, high
 
     def compute(self, x: Array) -> Array:
@@ -218,6 +225,8 @@ def clip(a: Tensor, low: float | None = None, high: float | None = None) -> Tens
 class Cast(TensorOp):
     """y = x in another dtype, rounded as NumPy rounds.
 
+    Integers that the dtype cannot hold wrap around. So may floats cast to integers: what NaN and
+    floats out of range become depends on the device, and is not defined.
     Gradient: dx = dy in x's dtype; none for a cast to integers or bool.
     """
 

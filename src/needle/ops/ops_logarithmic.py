@@ -7,7 +7,7 @@ from typing import Any
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating, is_integer
-from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes
+from needle.ops.broadcasting import Axes, expand_reduced, named_axes, normalize_axes
 from needle.ops.elementwise import exp
 
 __all__ = [
@@ -82,9 +82,9 @@ class LogSumExp(TensorOp):
         return expand_reduced(out_grad, axes, x) * exp(x - expand_reduced(node, axes, x))
 
 
-def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def logsumexp(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """log Σ exp(x) over `axes`."""
-    return LogSumExp(axes, keepdims)(a)
+    return LogSumExp(named_axes("logsumexp", axes, named), keepdims)(a)
 
 
 def _require_class_ids(z: Array, classes: Array) -> None:

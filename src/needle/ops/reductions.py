@@ -1,4 +1,7 @@
-"""Many elements to one: sums, means, extremes; and running sums."""
+"""Many elements to one: sums, means, extremes; and running sums.
+
+The functions take `axis=` too for what is `axes=` here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from typing import Any
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.errors import OptionError, ShapeError, describe
-from needle.ops.broadcasting import Axes, expand_reduced, normalize_axes, normalize_axis
+from needle.ops.broadcasting import (
+    Axes,
+    expand_reduced,
+    named_axes,
+    normalize_axes,
+    normalize_axis,
+)
 from needle.ops.comparison import equal, indicator, where
 
 __all__ = [
@@ -67,9 +76,9 @@ class Summation(Reduction):
         return self._expanded(out_grad, x).broadcast_to(x.shape)
 
 
-def summation(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def summation(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """Σ x over `axes`; over all of them by default."""
-    return Summation(axes, keepdims)(a)
+    return Summation(named_axes("summation", axes, named), keepdims)(a)
 
 
 def _count(x: Any, axes: tuple[int, ...]) -> int:
@@ -93,9 +102,9 @@ class Mean(Reduction):
         return self._expanded(share, x).broadcast_to(x.shape)
 
 
-def mean(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def mean(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """The mean over `axes`."""
-    return Mean(axes, keepdims)(a)
+    return Mean(named_axes("mean", axes, named), keepdims)(a)
 
 
 class Var(Reduction):
@@ -134,9 +143,11 @@ class Var(Reduction):
         return self._expanded(out_grad * (2 / self._degrees(x)), x) * centred
 
 
-def var(a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+def var(
+    a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 0, **named: Any
+) -> Tensor:
     """The variance over `axes`, divided by N - correction."""
-    return Var(axes, keepdims, correction)(a)
+    return Var(named_axes("var", axes, named), keepdims, correction)(a)
 
 
 class Std(Var):
@@ -146,18 +157,23 @@ class Std(Var):
     """
 
     def compute(self, x: Array) -> Array:
-        return array_api.sqrt(super().compute(x))
+        return primitives.in_float32(self._root, x)
+
+    def _root(self, x: Array) -> Array:
+        return array_api.sqrt(self._variance(x))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs
         centred = x - mean(x, self._axes(x), keepdims=True)
-        share = out_grad / (where(equal(node, 0), 1, node) * self._degrees(x))
+        share = out_grad / self._degrees(x) / where(equal(node, 0), 1, node)
         return self._expanded(share, x) * centred
 
 
-def std(a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+def std(
+    a: Tensor, axes: Axes = None, keepdims: bool = False, correction: int = 0, **named: Any
+) -> Tensor:
     """The standard deviation over `axes`: the root of `var`."""
-    return Std(axes, keepdims, correction)(a)
+    return Std(named_axes("std", axes, named), keepdims, correction)(a)
 
 
 class Extreme(Reduction):
@@ -189,9 +205,9 @@ class Max(Extreme):
         return array_api.max(x, axis=self._axes(x), keepdims=self.keepdims)
 
 
-def max(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def max(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """The largest element along `axes`."""
-    return Max(axes, keepdims)(a)
+    return Max(named_axes("max", axes, named), keepdims)(a)
 
 
 class Min(Extreme):
@@ -206,9 +222,9 @@ class Min(Extreme):
         return array_api.min(x, axis=self._axes(x), keepdims=self.keepdims)
 
 
-def min(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def min(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """The smallest element along `axes`."""
-    return Min(axes, keepdims)(a)
+    return Min(named_axes("min", axes, named), keepdims)(a)
 
 
 class AllTrue(Reduction):
@@ -224,9 +240,9 @@ class AllTrue(Reduction):
         return array_api.all(x, axis=self._axes(x), keepdims=self.keepdims)
 
 
-def all(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def all(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """Whether every element along `axes` is true."""
-    return AllTrue(axes, keepdims)(a)
+    return AllTrue(named_axes("all", axes, named), keepdims)(a)
 
 
 class AnyTrue(Reduction):
@@ -242,9 +258,9 @@ class AnyTrue(Reduction):
         return array_api.any(x, axis=self._axes(x), keepdims=self.keepdims)
 
 
-def any(a: Tensor, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def any(a: Tensor, axes: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
     """Whether some element along `axes` is true."""
-    return AnyTrue(axes, keepdims)(a)
+    return AnyTrue(named_axes("any", axes, named), keepdims)(a)
 
 
 class ArgMax(TensorOp):

@@ -6,9 +6,12 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
-from needle.errors import AxisError, OptionError, ShapeError, describe
+from needle.dtypes import is_integer
+from needle.errors import AxisError, DTypeError, OptionError, ShapeError, describe
 from needle.ops.broadcasting import Axes, normalize_axes, normalize_axis, unbroadcast
 
 __all__ = [
@@ -283,7 +286,24 @@ class Pad(TensorOp):
             raise ShapeError(f"pad: expected {self.expects}, got {describe(x)}.")
         if not self.widths:
             return x
+        if is_integer(x.dtype):
+            self._require_fit(x)
         return array_api.pad(x, self.widths, constant_values=self.value)
+
+    def _require_fit(self, x: Array) -> None:
+        """Raise DTypeError for a value that x's integers cannot hold."""
+        if not isinstance(self.value, (int, float, np.generic)):
+            return
+        if self.value != self.value or self.value % 1 != 0:
+            raise DTypeError(
+                f"pad: expected a whole number beside {describe(x)}, got {self.value}."
+            )
+        limits = np.iinfo(x.dtype)
+        low, high = int(limits.min), int(limits.max)
+        if not low <= self.value <= high:
+            raise DTypeError(
+                f"pad: expected a number in {low}..{high}, got {self.value} beside {describe(x)}."
+            )
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         inner = [

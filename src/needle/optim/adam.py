@@ -24,6 +24,8 @@ class Adam(Optimizer):
 
     t counts the steps from 1. For a parameter that some steps left out, for want of a gradient,
     it is that parameter's own count (`steps`), so that the bias corrections stay right.
+    In float16 the default eps is 0, and v is 0 for gradients below 5e-3: the step is Inf or NaN
+    then. Take bfloat16 there, or an eps of 1e-4.
     Source: Kingma, Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1.
 
     >>> import needle as ndl

@@ -10,6 +10,7 @@ from typing import Any
 from needle.autograd import Tensor, no_grad
 from needle.dtypes import is_floating
 from needle.errors import (
+    DeviceError,
     DTypeError,
     GradientError,
     OptionError,
@@ -108,7 +109,11 @@ class Optimizer:
         self.t += 1
         with no_grad():
             for p, grad, group in due:
-                p.data = self.update(p, grad, group)
+                try:
+                    p.data = self.update(p, grad, group)
+                except (DeviceError, DTypeError) as error:
+                    self._name_what_has_moved(p, group, error)
+                    raise
 
     def update(self, p: Tensor, grad: Tensor, group: Group) -> Tensor:
         """The next value of `p`; `group` holds the options. Runs under `no_grad`."""
@@ -160,6 +165,23 @@ class Optimizer:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def _name_what_has_moved(self, p: Tensor, group: Group, error: Exception) -> None:
+        """Raise DeviceError or DTypeError if what is remembered of `p` lies or is otherwise."""
+        for slot in self.slots(group):
+            kept = getattr(self, slot).get(p)
+            if not isinstance(kept, Tensor):
+                continue
+            for kind, was, now in (
+                (DeviceError, kept.device, p.device),
+                (DTypeError, kept.dtype, p.dtype),
+            ):
+                if was != now:
+                    raise kind(
+                        f"{type(self).__name__}.step: expected {self._label(p)} where it was at "
+                        f"the last step, in {was}, got it in {now}. Make the optimiser after "
+                        "moving the model."
+                    ) from error
 
     def _label(self, p: Tensor) -> str:
         return label(self._names[p], p)

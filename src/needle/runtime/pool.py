@@ -240,8 +240,12 @@ def _hand_out(code: _PoolCode, kernel: Value, context: Value, tasks: Value) -> N
     for place, value in ((_KERNEL, kernel), (_CONTEXT, context), (_TASKS, tasks)):
         code.set_word(job + place, 0, value)
     code.write(job + _PENDING, tasks - 1)
-    with code.loop(1, tasks) as number:
+    after = code.minimum(code.word(job + _STARTED, 0) + 1, tasks)
+    with code.loop(1, after) as number:
         code.hand(code.slot(number), _SHARE)
+    # nobody sleeps there, and a fork may have left such a slot's mutex locked
+    with code.loop(after, tasks) as number:
+        code.write(code.slot(number) + _TICKET, _SHARE)
 
 
 def _run_what_is_left(code: _PoolCode, tasks: Value) -> None:

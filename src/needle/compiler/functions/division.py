@@ -1,7 +1,9 @@
 """Division that rounds down with its remainder, and powers of integers: NumPy's rules.
 
 The remainder has the sign of the divisor. Integers divided by 0 give 0; the smallest integer
-divided by -1 wraps. No case traps.
+divided by -1 wraps. No case traps. NumPy leaves the reciprocal of the integer 0 open, and what
+floats become that an integer type cannot hold: both are what machine and vector width make of them
+there. Here the first is 0, and `Code.cast` saturates at int32 or int64 and keeps the last bits.
 """
 
 from __future__ import annotations

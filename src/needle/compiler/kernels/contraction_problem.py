@@ -115,11 +115,6 @@ class Problem:
         )  # fmt: skip
 
     @property
-    def products(self) -> int:
-        """How many products of two elements there are to sum."""
-        return self.batch.size * self.m.size * self.n.size * self.k.size
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the three operands, as if they were compact."""
         m, n, k = self.m.size, self.n.size, self.k.size

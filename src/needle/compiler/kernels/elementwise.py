@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from needle.compiler import functions
+from needle.compiler import functions, half
 from needle.compiler.build import address_of
 from needle.compiler.code import Code, Value
 from needle.compiler.kernels.transpose import transpose_tile
@@ -159,8 +159,9 @@ class _Writer:
 
     def _scalar(self, context: Value, word: int, dtype: str, to: str) -> Value:
         bits = self.code.word(context, word)
-        given = bits.bits_as(F64) if TYPES[dtype].is_float else bits
-        return given.cast(TYPES[dtype]).cast(TYPES[to])
+        given = (bits.bits_as(F64) if TYPES[dtype].is_float else bits).cast(TYPES[dtype])
+        # a number has the array's dtype, as in NumPy: beside float16, 70000 is infinite
+        return half.rounded(self.code, given, to) if to in half.STORAGE else given.cast(TYPES[to])
 
     def number(self, index: Any) -> Value:
         return self.code.word(self.numbers, index)
@@ -275,7 +276,8 @@ class _Writer:
         def body(i: Value, lanes: int, mask: Value | None) -> None:
             values = self._load(i, lanes, mask, here, fixed, columns, classes)
             result = functions.apply(self.code, self.structure.name, *values)
-            self._store(result.cast(TYPES[self.structure.out]), i, mask, here[-1], columns[-1])
+            converted = self.code.convert(result, self.structure.out)
+            self._store(converted, i, mask, here[-1], columns[-1])
 
         return body
 
@@ -305,7 +307,7 @@ class _Writer:
                 x = self.code.from_lanes(
                     [self.code.load(pointer + (i + k) * step, dtype) for k in range(lanes)]
                 )
-            values.append(x.cast(TYPES[to]))
+            values.append(self.code.convert(x, to))
         return values
 
     def _store(self, x: Value, i: Value, mask: Value | None, out: Value, step: Value) -> None:

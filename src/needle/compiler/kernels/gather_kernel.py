@@ -203,8 +203,19 @@ class _Kernel:
         found = code.select(found < 0, found + extent, found)
         outside = found.bits_as(U64) >= extent.bits_as(U64)
         with code.when(outside, likely=False):
-            code.store(number + 1, self.context, index=_OUT_OF_RANGE)
+            self._report(number + 1)
         return code.select(outside, 0, found)
+
+    def _report(self, number: Value) -> None:
+        """The smallest number wins, whichever task comes first; 0 is none."""
+        code, order = self.code, "monotonic"
+        word = (self.context + 8 * _OUT_OF_RANGE).ir
+        seen = code.variable(code.wrap(code.builder.load_atomic(word, order, 8, typ=I64.ir), I64))
+        with code.repeat_while(lambda: seen.get().equals(0) | (seen.get() > number)):
+            before = seen.get()
+            pair = code.builder.cmpxchg(word, before.ir, number.ir, order, order)
+            found = code.wrap(code.builder.extract_value(pair, 0), I64)
+            seen.set(code.select(found.equals(before), number, found))
 
     @contextmanager
     def _outer(self) -> Iterator[tuple[Value, Value, Value, Value]]:

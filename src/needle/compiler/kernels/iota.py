@@ -54,7 +54,7 @@ def _counted(code: Code, i: Value, lanes: int, dtype: str) -> Value:
     type = TYPES[dtype]
     if type.is_float:  # by way of float64, which holds every i: the only rounding is the last
         steps = code.row(range(lanes), F64) if lanes > 1 else 0.0
-        return (i.cast(F64) + steps).cast(type)
+        return code.convert(i.cast(F64) + steps, dtype)
     wide = I64 if dtype == "bool" else type
     steps = code.row([n % (1 << wide.bits) for n in range(lanes)], wide) if lanes > 1 else 0
     return (i.cast(wide) + steps).cast(type)

@@ -29,6 +29,7 @@ def prepare(name: str, x: Operand, axes: Sequence[int], out: Operand) -> Prepare
     out  row-major: the kept axes in their order
 
     Floats are summed in a cascade. NaN is the maximum and the minimum of whatever holds one.
+    Of 0.0 and -0.0 either may be the maximum or minimum, as in NumPy.
     """
     source, result = str(x.dtype), str(out.dtype)
     monoid = Monoid(name, source, result)

@@ -8,6 +8,7 @@ Axes that lie one behind the other in memory merge, and all are walked upwards. 
 and the class says which of them has neighbouring elements:
 
     columns    inner: vectors along it, down the reduced axes
+    narrow     inner, but a vector is longer: vectors of whole runs, whose steps leave no gap
     rows       run: one output at a time, vectors along the run
     short      run, but it is short: as many outputs at a time as a vector has lanes
     strided    neither; as columns, or (`strided_rows`) as rows where nothing is kept
@@ -97,21 +98,26 @@ class Walk:
         if lengths:
             few = lengths[0] > CHAIN * self.row_lanes or 2 * most <= self.row_lanes
             return "rows" if few else "short"
-        if any(a.stride == 1 for a in self.kept):
-            return "columns"
+        columns = [a.extent for a in self.kept if a.stride == 1]
+        if columns:
+            gapless = columns[0] in [a.stride for a in self.reduced]
+            return "narrow" if gapless and columns[0] < self.row_lanes else "columns"
         return "strided" if most > 1 else "strided_rows"
 
     def _is_inner(self, axis: Axis) -> tuple[bool, int, int]:
         """Of the kept axes, the one where this is largest is walked in vectors."""
-        return self.kind == "columns" and axis.stride == 1, axis.extent, -axis.stride
+        of_columns = self.kind in ("columns", "narrow")
+        return of_columns and axis.stride == 1, axis.extent, -axis.stride
 
     def _is_run(self, axis: Axis) -> tuple[bool, int, int]:
         """Of the reduced axes, the one where this is largest is the innermost loop."""
+        if self.kind == "narrow":
+            return axis.stride == self.inner.extent, axis.extent, 0
         return self.kind in ("rows", "short") and axis.stride == 1, axis.extent, -axis.stride
 
     @property
     def row_lanes(self) -> int:
-        """Lanes of the classes short and strided."""
+        """Lanes of the classes narrow, short and strided."""
         return min(self.lanes, FEW)
 
     @property
@@ -119,7 +125,7 @@ class Walk:
         """Outputs that are computed together."""
         if self.kind == "columns":
             return self.lanes * WIDE
-        return self.row_lanes if self.kind in ("short", "strided") else 1
+        return self.row_lanes if self.kind in ("narrow", "short", "strided") else 1
 
     def _cut_outputs(self) -> None:
         """Units of work: blocks of `grain` outputs along the inner axis."""
@@ -133,7 +139,7 @@ class Walk:
         length = max(1, self.run.extent)
         if self.kind in ("columns", "strided"):
             whole = single = 1  # or ROWS at a time, which makes the chain shorter
-        elif self.kind == "short":
+        elif self.kind in ("narrow", "short"):
             whole = single = self.row_lanes
         else:
             whole, single = self.lanes * UNROLL, self.lanes

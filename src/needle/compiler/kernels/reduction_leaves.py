@@ -28,7 +28,7 @@ def writer(kind: str, monoid: Monoid, source: str) -> build.Writer:
     def write(module: Any, target: Target) -> None:
         lanes = target.lanes(monoid.type.itemsize)
         few = min(lanes, FEW)
-        most = {"columns": WIDE * lanes, "short": few, "strided": few}.get(kind, 1)
+        most = {"columns": WIDE * lanes, "narrow": few, "short": few, "strided": few}.get(kind, 1)
         kernel = Kernel(module, target, monoid, source, most)
         kernel.write(_tiles(kernel, _LEAVES[kind](kernel)))
 
@@ -143,6 +143,35 @@ def _column_leaf(kernel: Kernel) -> Any:
     return code.function
 
 
+def _narrow_leaf(kernel: Kernel) -> Any:
+    """As many rows as lanes are as many vectors as columns, onto as many sums in memory.
+
+    An element of the sums belongs to the column that it would in rows; so those are added last.
+    """
+    leaf, lanes = _Leaf(kernel, "narrow"), kernel.most
+    code, partial, [total] = leaf.code, kernel.partial, leaf.totals(1, lanes)
+    columns = leaf.last - leaf.index
+    mask = code.row(range(lanes), I64) < columns
+    sums = code.stack(lanes * lanes * kernel.monoid.type.itemsize)
+    for k in range(lanes):
+        code.store(kernel.monoid.start(code, lanes), sums, partial, k * lanes)
+    whole = leaf.first + ((leaf.end - leaf.first) // lanes) * lanes
+    with leaf.runs() as run:
+        pointer = code.offset(leaf.base, run)
+        with code.loop(leaf.first, whole, lanes) as i:
+            block = code.offset(pointer, i * leaf.step)
+            with code.loop(0, columns * lanes, lanes) as j:
+                loaded = kernel.monoid.take(code, leaf.load(block, j, lanes))
+                before = code.load(sums, partial, j, lanes)
+                code.store(kernel.monoid.combine(code, before, loaded), sums, partial, j)
+        with code.loop(whole, leaf.end) as i:
+            row = code.offset(pointer, i * leaf.step)
+            leaf.take(total, leaf.load(row, 0, lanes, mask), mask)
+    rows = [code.load(sums, partial, columns * k, lanes) for k in range(lanes)]
+    across = kernel.monoid.combine(code, kernel.monoid.tree(code, rows), total.get())
+    return leaf.finish_with(across)
+
+
 def _strided_leaf(kernel: Kernel, lanes: int) -> Any:
     """Outputs along the inner axis, each lane loaded for itself."""
     leaf = _Leaf(kernel, f"strided{lanes}")
@@ -219,6 +248,7 @@ def _strided_row_leaf(kernel: Kernel) -> Any:
 
 _LEAVES: dict[str, Callable[[Kernel], list[tuple[int, Any]]]] = {
     "columns": lambda kernel: [(kernel.most, _column_leaf(kernel))],
+    "narrow": lambda kernel: [(kernel.most, _narrow_leaf(kernel))],
     "strided": lambda kernel: [(n, _strided_leaf(kernel, n)) for n in (kernel.most, 1)],
     "short": lambda kernel: [(kernel.most, _short_leaf(kernel))],
     "rows": lambda kernel: [(1, _row_leaf(kernel))],
