@@ -120,12 +120,17 @@ def _arg_reduction(name: str, doc: str) -> Callable[..., NDArray]:
     plans = Plans()
 
     def function(x: NDArray, axis: int | None = None, keepdims: bool = False) -> NDArray:
-        require_array(name, x)
         if axis is None:
+            require_array(name, x)
             found = function(x.reshape((x.size,)), 0)
             return found.reshape((1,) * x.ndim) if keepdims else found
-        axis = _one_axis(name, axis)
-        key = (x._layout, axis, keepdims)
+        if type(axis) is not int:
+            axis = _one_axis(name, axis)
+        try:
+            key = (x._layout, axis, keepdims)
+        except AttributeError:
+            require_array(name, x)
+            raise
         plan = plans.get(key)
         if plan is None:
             plan = plans.keep(key, _arg_plan(name, x, axis, keepdims))
