@@ -18,6 +18,7 @@ from needle.errors import DeviceError, DTypeError, ShapeError, describe
 __all__ = ["Elementwise", "apply", "as_number", "as_operand", "broadcast_shapes", "operators"]
 
 _NUMBERS = (bool, int, float)
+_LARGEST = np.finfo(np.float64).max.item()
 
 
 class Elementwise:
@@ -124,8 +125,8 @@ def _negative_exponents(*shown: str) -> DTypeError:
 
 def _comparable(name: str, x: int, like: NDArray) -> Any:
     """A Python int to compare with; what no dtype here can hold is beyond all that they can."""
-    dtype = like.dtype if like.dtype.kind in "iu" else np.dtype(np.float64)
-    if promotion.fits(x, dtype):
+    whole = like.dtype.kind in "iu"
+    if promotion.fits(x, like.dtype) if whole else abs(x) <= _LARGEST:
         return x
     if name in _EQUALITIES:
         return math.nan  # which, unlike Inf, nothing equals
