@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 Contender = Callable[[], object]
 
-_PAUSE = 0.02  # seconds; OpenMP's threads spin for some milliseconds
+_PAUSE = 0.1  # seconds; the threads of OpenMP and OpenBLAS spin for some tens of milliseconds
 
 
 @dataclass(frozen=True)
