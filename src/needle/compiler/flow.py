@@ -51,7 +51,7 @@ class Flow:
             yield
 
     def either(
-        self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]
+        self, condition: Value, then: Callable[[], object], otherwise: Callable[[], object]
     ) -> None:
         """if condition: then() else: otherwise()."""
         with self.builder.if_else(condition.ir) as (if_true, if_false):

@@ -193,7 +193,7 @@ def _run(code: Code, plan: Value, context: Value, tasks: Value) -> None:
         kernel = code.pointer_at(plan, _KERNEL)
         code.either(
             tasks > 1,
-            lambda: _ignore(code.call("needle_parallel", I64, kernel, context, tasks)),
+            lambda: code.call("needle_parallel", I64, kernel, context, tasks),
             lambda: code.call_pointer(
                 kernel, context, code.constant(0, I64), code.constant(1, I64)
             ),
@@ -205,10 +205,6 @@ def _run(code: Code, plan: Value, context: Value, tasks: Value) -> None:
         code.call("PyEval_RestoreThread", None, state)
 
     code.either(code.word(plan, _RELEASE).differs(0), with_gil_released, once)
-
-
-def _ignore(value: Value) -> None:
-    """For calls made for their effect."""
 
 
 def _raise_index_error(code: Code, position: Value) -> None:
