@@ -188,6 +188,27 @@ def test_a_stopped_pool_starts_again(eight: Native) -> None:
     assert eight.pool.stop(), "stopping twice is fine"
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs Linux and two processors",
+)
+def test_a_worker_that_wakes_stays_off_the_callers_processor(linked: Native) -> None:
+    before = os.sched_getaffinity(0)
+    linked.pool.stop()
+    others = thread_numbers()
+    linked.pool.resize(2)
+    try:
+        linked.run("count", counters(), 2)
+        (worker,) = thread_numbers() - others
+        for processor in sorted(before):
+            os.sched_setaffinity(0, {processor})
+            time.sleep(0.05)  # the worker sleeps
+            linked.run("count", counters(), 2)
+            assert os.sched_getaffinity(int(worker)) == before - {processor}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_idle_workers_use_no_processor(eight: Native) -> None:
     eight.run("meet", counters(), 8)
     before = time.process_time()

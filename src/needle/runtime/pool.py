@@ -5,7 +5,10 @@ it wants, runs share 0, and then takes back every ticket that nobody has taken y
 share itself. So a call never waits for a worker to wake up, and goes on where the system grants
 no threads at all; a worker that is awake always runs the same share, whose data its cache holds.
 
-Who waits, for a ticket or for the last share, spins for a while and then sleeps.
+Who waits, for a ticket or for the last share, spins for a while and then sleeps. A scheduler that
+saves power, or takes the one that wakes for the one that will soon sleep, puts the worker that it
+wakes on its waker's processor, where it waits until the caller has done the work alone. So the
+caller forbids that processor to a worker that it wakes, where the system lets it (Linux).
 """
 
 from __future__ import annotations
@@ -30,16 +33,17 @@ _KERNEL, _CONTEXT, _TASKS = 64, 72, 80  # the job
 _PENDING = 128  # shares of the job that nobody has finished, besides the caller's
 _WAITING = 192  # the caller sleeps until the last is
 _DONE_MUTEX, _DONE = 256, 320
-_SLOTS, _SLOT_BYTES = 512, 256
+_SLOTS, _SLOT_BYTES = 512, 512
 # One worker's slot. The first belongs to the caller, who needs none.
-_TICKET, _SLEEPING, _NUMBER, _THREAD, _MUTEX, _WAKE = 0, 8, 16, 24, 64, 128
+_TICKET, _SLEEPING, _NUMBER, _THREAD, _FORBIDDEN, _MUTEX, _WAKE = 0, 8, 16, 24, 32, 64, 128
+_PROCESSORS, _MASK_BYTES = 256, 128  # those that the worker may use but for the forbidden one
 _STATE_BYTES = _SLOTS + MAX_THREADS * _SLOT_BYTES
 
 _NOTHING, _SHARE, _QUIT = range(3)  # tickets
 
-# `pause` takes 40 to 140 cycles on processors since 2016, `isb` about 40: some 15 to 50 us.
-# That bridges the Python between two kernels of a training step.
-_SPINS = 1000
+# `pause` takes 40 to 140 cycles on processors since 2016, `isb` about 40: some 60 to 200 us. That
+# bridges the Python between two kernels of a training step, and the longer share of a short kernel.
+_SPINS = 5000
 
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
@@ -136,13 +140,42 @@ class _PoolCode(Code):
 
     def hand(self, slot: Value, ticket: int) -> None:
         """Put a ticket into a worker's slot, and wake it."""
+        with self.when(self.read(slot + _SLEEPING).differs(0)):
+            self.keep_away(slot)
         self.write(slot + _TICKET, ticket)
         self.wake_up(slot + _SLEEPING, slot + _MUTEX, slot + _WAKE)
+
+    def remember_processors(self, slot: Value) -> None:
+        """Those that the caller may use now, and so the worker that it has just started."""
+        self.set_word(slot + _FORBIDDEN, 0, -1)
+        if _can_forbid(self.target):
+            caller, size = self.constant(0, I32), self.constant(_MASK_BYTES, I64)
+            self.call("sched_getaffinity", I32, caller, size, slot + _PROCESSORS)
+
+    def keep_away(self, slot: Value) -> None:
+        """Forbid a worker the caller's processor; a failure (it has no other) changes nothing."""
+        if not _can_forbid(self.target):
+            return
+        processor = self.call("sched_getcpu", I32).cast(I64)
+        known = (processor >= 0) & (processor < 8 * _MASK_BYTES)
+        with self.when(known & processor.differs(self.word(slot + _FORBIDDEN, 0))):
+            self.set_word(slot + _FORBIDDEN, 0, processor)
+            mask, word = slot + _PROCESSORS, processor // 64
+            allowed = self.word(mask, word)
+            bit = self.constant(1, I64) << (processor % 64)
+            self.set_word(mask, word, allowed & ~bit)
+            thread, size = self.word(slot + _THREAD, 0), self.constant(_MASK_BYTES, I64)
+            self.call("pthread_setaffinity_np", I32, thread, size, mask)
+            self.set_word(mask, word, allowed)
 
     def make_lock(self, mutex: Value, condition: Value) -> None:
         """A mutex and a condition of C, new."""
         self.call("pthread_mutex_init", I32, mutex, self.null())
         self.call("pthread_cond_init", I32, condition, self.null())
+
+
+def _can_forbid(target: Target) -> bool:
+    return "linux" in target.triple
 
 
 def _write_size(module: Any, target: Target) -> None:
@@ -233,6 +266,8 @@ def _start_workers(code: _PoolCode, count: Value) -> None:
         failure.set(code.call("pthread_create", I32, slot + _THREAD, code.null(), worker, slot))
         with code.when(failure.get().equals(0)):
             code.set_word(started, 0, number)
+            code.remember_processors(slot)
+            code.keep_away(slot)
 
 
 def _hand_out(code: _PoolCode, kernel: Value, context: Value, tasks: Value) -> None:
