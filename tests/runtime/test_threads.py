@@ -192,21 +192,61 @@ def test_a_stopped_pool_starts_again(eight: Native) -> None:
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs Linux and two processors",
 )
-def test_a_worker_that_wakes_stays_off_the_callers_processor(linked: Native) -> None:
-    before = os.sched_getaffinity(0)
-    linked.pool.stop()
-    others = thread_numbers()
-    linked.pool.resize(2)
-    try:
+class TestProcessors:
+    @pytest.fixture
+    def worker(self, linked: Native) -> Iterator[int]:
+        """The only worker's thread. Afterwards every thread may run where it might before."""
+        before = os.sched_getaffinity(0)
+        linked.pool.stop()
+        others = thread_numbers()
+        linked.pool.resize(2)
         linked.run("count", counters(), 2)
         (worker,) = thread_numbers() - others
-        for processor in sorted(before):
-            os.sched_setaffinity(0, {processor})
-            time.sleep(0.05)  # the worker sleeps
-            linked.run("count", counters(), 2)
-            assert os.sched_getaffinity(int(worker)) == before - {processor}
-    finally:
+        yield int(worker)
         os.sched_setaffinity(0, before)
+        linked.pool.stop()
+
+    def call_on(self, linked: Native, processor: int) -> None:
+        """A call, most likely from that processor, of a worker that sleeps."""
+        allowed = os.sched_getaffinity(0)
+        time.sleep(0.05)
+        os.sched_setaffinity(0, {processor})
+        os.sched_setaffinity(0, allowed)
+        linked.run("count", counters(), 2)
+
+    def test_a_worker_that_wakes_stays_off_the_callers(self, linked: Native, worker: int) -> None:
+        allowed = os.sched_getaffinity(0)
+        for processor in sorted(allowed):
+            for _ in range(40):
+                self.call_on(linked, processor)
+                if os.sched_getaffinity(worker) == allowed - {processor}:
+                    break
+            else:
+                pytest.fail(f"the worker may still use {processor}")
+
+    def test_threads_tied_to_one_processor_all_stay_there(
+        self, linked: Native, worker: int
+    ) -> None:
+        allowed = os.sched_getaffinity(0)
+        for only in sorted(allowed):
+            for thread in (0, worker):
+                os.sched_setaffinity(thread, {only})
+            for _ in range(3):
+                self.call_on(linked, only)
+                assert os.sched_getaffinity(worker) == {only}
+
+    def test_a_wider_choice_is_taken_up(self, linked: Native, worker: int) -> None:
+        first, second, *_ = allowed = sorted(os.sched_getaffinity(0))
+        for thread in (0, worker):
+            os.sched_setaffinity(thread, {first})
+        self.call_on(linked, first)
+        for thread in (0, worker):
+            os.sched_setaffinity(thread, set(allowed))
+        for _ in range(40):
+            self.call_on(linked, second)
+            if os.sched_getaffinity(worker) == set(allowed) - {second}:
+                return
+        pytest.fail("the worker may still use the caller's processor")
 
 
 def test_idle_workers_use_no_processor(eight: Native) -> None:
@@ -311,7 +351,13 @@ class TestNumbers:
         monkeypatch.setattr(threads, "_chosen", None)
         assert threads.get_num_threads() == 5
 
-    @pytest.mark.parametrize("value", ["0", "-2", "two", "", "1.5", "1000", "²"])
+    def test_an_empty_variable_counts_as_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NEEDLE_NUM_THREADS", raising=False)
+        unset = threads.default_num_threads()
+        monkeypatch.setenv("NEEDLE_NUM_THREADS", "")
+        assert threads.default_num_threads() == unset
+
+    @pytest.mark.parametrize("value", ["0", "-2", "two", "1.5", "1000", "²"])
     def test_bad_value_in_the_environment_is_named(
         self, monkeypatch: pytest.MonkeyPatch, value: str
     ) -> None:
@@ -346,6 +392,17 @@ class TestTargets:
 def test_the_module_does_not_load_llvmlite() -> None:
     script = "import sys, needle.runtime.threads; print('llvmlite' in sys.modules)"
     assert run_python(script) == "False\n"
+
+
+def test_without_llvmlite_the_device_says_what_is_missing() -> None:
+    told = run_python(
+        "import sys; sys.modules['llvmlite'] = None\n"
+        "import needle as ndl, needle.backend_ndarray as nd\n"
+        "nd.ones(2, device=nd.cpu_numpy()) + 1\n"
+        "try: nd.ones(2, device=nd.cpu())\n"
+        "except ndl.DeviceError as error: print(error)"
+    )
+    assert told.startswith("cpu(): expected the package llvmlite")
 
 
 def run_threads(functions: list[Callable[[], None]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from needle.backend_ndarray.device import Device, Run, Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.window import window
+from needle.errors import DeviceError
 
 __all__ = ["CPUDevice"]
 
@@ -108,6 +110,11 @@ def _bind(prepared: Any, operands: Sequence[Layout], out: Layout, scalars: Any =
 
 @cache
 def _runtime(name: str) -> Callable[..., Any]:
+    if find_spec("llvmlite") is None:
+        raise DeviceError(
+            "cpu(): expected the package llvmlite, which makes its machine code, got none. "
+            "Install it, or set NEEDLE_BACKEND=np, or use ndl.cpu_numpy()."
+        )
     from needle.runtime.call import runtime_function
 
     return runtime_function(name)

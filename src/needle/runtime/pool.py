@@ -36,7 +36,8 @@ _DONE_MUTEX, _DONE = 256, 320
 _SLOTS, _SLOT_BYTES = 512, 512
 # One worker's slot. The first belongs to the caller, who needs none.
 _TICKET, _SLEEPING, _NUMBER, _THREAD, _FORBIDDEN, _MUTEX, _WAKE = 0, 8, 16, 24, 32, 64, 128
-_PROCESSORS, _MASK_BYTES = 256, 128  # those that the worker may use but for the forbidden one
+# Sets of processors: those that the worker may use, and those that this left it when last set.
+_ALLOWED, _CHOSEN, _MASK_BYTES = 256, 384, 128
 _STATE_BYTES = _SLOTS + MAX_THREADS * _SLOT_BYTES
 
 _NOTHING, _SHARE, _QUIT = range(3)  # tickets
@@ -145,28 +146,45 @@ class _PoolCode(Code):
         self.write(slot + _TICKET, ticket)
         self.wake_up(slot + _SLEEPING, slot + _MUTEX, slot + _WAKE)
 
-    def remember_processors(self, slot: Value) -> None:
-        """Those that the caller may use now, and so the worker that it has just started."""
-        self.set_word(slot + _FORBIDDEN, 0, -1)
-        if _can_forbid(self.target):
-            caller, size = self.constant(0, I32), self.constant(_MASK_BYTES, I64)
-            self.call("sched_getaffinity", I32, caller, size, slot + _PROCESSORS)
-
     def keep_away(self, slot: Value) -> None:
-        """Forbid a worker the caller's processor; a failure (it has no other) changes nothing."""
+        """Forbid a worker the caller's processor, of those that both may use.
+
+        Where somebody else has chosen the worker's processors since the last time, that choice is
+        what the next are taken from. Where no processor is left, nothing changes.
+        """
         if not _can_forbid(self.target):
             return
         processor = self.call("sched_getcpu", I32).cast(I64)
         known = (processor >= 0) & (processor < 8 * _MASK_BYTES)
         with self.when(known & processor.differs(self.word(slot + _FORBIDDEN, 0))):
-            self.set_word(slot + _FORBIDDEN, 0, processor)
-            mask, word = slot + _PROCESSORS, processor // 64
-            allowed = self.word(mask, word)
-            bit = self.constant(1, I64) << (processor % 64)
-            self.set_word(mask, word, allowed & ~bit)
+            chosen, allowed = slot + _CHOSEN, slot + _ALLOWED
             thread, size = self.word(slot + _THREAD, 0), self.constant(_MASK_BYTES, I64)
-            self.call("pthread_setaffinity_np", I32, thread, size, mask)
-            self.set_word(mask, word, allowed)
+            current, callers = self.stack(_MASK_BYTES), self.stack(_MASK_BYTES)
+            failed = self.call("pthread_getaffinity_np", I32, thread, size, current)
+            failed |= self.call("sched_getaffinity", I32, self.constant(0, I32), size, callers)
+            with self.when(failed.equals(0)):
+                with self.when(~self._same_mask(current, chosen)):
+                    self._copy_mask(current, allowed)
+                self._copy_mask(allowed, chosen, within=callers)
+                word, bit = processor // 64, self.constant(1, I64) << (processor % 64)
+                self.set_word(chosen, word, self.word(chosen, word) & ~bit)
+                failed = self.call("pthread_setaffinity_np", I32, thread, size, chosen)
+                with self.when(failed.differs(0)):
+                    self._copy_mask(current, chosen)
+                self.set_word(slot + _FORBIDDEN, 0, self.select(failed.equals(0), processor, -1))
+
+    def _copy_mask(self, source: Value, target: Value, within: Value | None = None) -> None:
+        for number in range(_MASK_BYTES // 8):
+            word = self.word(source, number)
+            if within is not None:
+                word = word & self.word(within, number)
+            self.set_word(target, number, word)
+
+    def _same_mask(self, a: Value, b: Value) -> Value:
+        different = self.constant(0, I64)
+        for number in range(_MASK_BYTES // 8):
+            different = different | (self.word(a, number) ^ self.word(b, number))
+        return different.equals(0)
 
     def make_lock(self, mutex: Value, condition: Value) -> None:
         """A mutex and a condition of C, new."""
@@ -266,7 +284,8 @@ def _start_workers(code: _PoolCode, count: Value) -> None:
         failure.set(code.call("pthread_create", I32, slot + _THREAD, code.null(), worker, slot))
         with code.when(failure.get().equals(0)):
             code.set_word(started, 0, number)
-            code.remember_processors(slot)
+            code.set_word(slot + _FORBIDDEN, 0, -1)
+            code.set_word(slot + _CHOSEN, 0, 0)  # whatever a worker before this one had
             code.keep_away(slot)
 
 

@@ -54,12 +54,12 @@ def get_num_threads() -> int:
 
 
 def default_num_threads() -> int:
-    """`NEEDLE_NUM_THREADS`, or as many as the process may use processors.
+    """`NEEDLE_NUM_THREADS` (empty counts as unset), or as many as the process may use processors.
 
     Raises OptionError where the variable holds anything but an integer from 1 to 256.
     """
     wanted = os.environ.get(_ENVIRONMENT)
-    if wanted is None:
+    if not wanted:
         return min(available_cpus(), MAX_THREADS)
     return _checked(_ENVIRONMENT, int(wanted) if wanted.strip().isdecimal() else wanted)
 
