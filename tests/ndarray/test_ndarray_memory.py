@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,24 @@ def test_memory_is_free_when_the_last_view_goes() -> None:
     assert used() < before + 400_000
     del flat
     assert used() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_that_is_given_back_leaves_the_process() -> None:
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    trim = runtime_function("trim")
+    trim()
+    before = resident()
+    for count in (30, 20, 10):  # the C library's heap would have holes after the first time
+        arrays = [nd.ones((1 << 20) + (n << 16), device=nd.cpu()) for n in range(count)]
+        del arrays[::2]
+        trim()
+        del arrays
+        trim()
+    assert resident() - before < 20 << 20
 
 
 @pytest.mark.parametrize("n", [1, 10, 1000, 100_000])

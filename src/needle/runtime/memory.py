@@ -22,6 +22,9 @@ __all__ = ["HEADER", "require_arguments", "write_memory"]
 HEADER = 64
 _CLASSES = 4 * 64  # four sizes between powers of two
 _SMALLEST = 128  # bytes; and at least this is allocated
+# Linux on x86, ARM and others: bytes of a huge page, and names from its headers.
+_LARGE = 2 << 20
+_PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, _MADV_HUGEPAGE = 3, 0x22, 14
 
 
 def write_memory(module: Any, target: Target) -> None:
@@ -101,13 +104,48 @@ def _from_system(code: Code, size: Value) -> Value:
     if "windows" in code.target.triple:
         return code.call("_aligned_malloc", POINTER, whole, code.constant(64, I64))
     slot = code.stack(8, 8)
-    code.set_word(slot, 0, 0)  # where nothing is allocated it may stay as it is
-    failed = code.call("posix_memalign", I32, slot, code.constant(64, I64), whole)
-    return code.choose(failed.equals(0), code.pointer_at(slot, 0), code.null())
+    code.set_word(slot, 0, 0)
+
+    def small() -> None:
+        failed = code.call("posix_memalign", I32, slot, code.constant(64, I64), whole)
+        with code.when(failed.differs(0)):
+            code.set_word(slot, 0, 0)
+
+    if "linux" in code.target.triple:
+        code.either(whole >= _LARGE, lambda: _map(code, whole, slot), small)
+    else:
+        small()
+    return code.pointer_at(slot, 0)
+
+
+def _map(code: Code, size: Value, slot: Value) -> None:
+    """Pages of their own, huge ones if there are; their address goes into the slot.
+
+    The C library would keep them when they are freed: it takes blocks of up to 32 MiB from its heap
+    once one such block has been freed.
+    """
+    protection, flags, no_file = (
+        code.constant(number, I32) for number in (_PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1)
+    )
+    start = code.constant(0, I64)
+    address = code.call("mmap", I64, code.null(), size, protection, flags, no_file, start)
+    with code.when(address.differs(-1)):
+        code.set_word(slot, 0, address)
+        advice = code.constant(_MADV_HUGEPAGE, I32)  # which may be refused
+        code.call("madvise", I32, code.pointer_at(slot, 0), size, advice)
 
 
 def _to_system(code: Code, block: Value) -> None:
-    code.call("_aligned_free" if "windows" in code.target.triple else "free", None, block)
+    if "linux" not in code.target.triple:
+        free = "_aligned_free" if "windows" in code.target.triple else "free"
+        code.call(free, None, block)
+        return
+    size = code.call("needle_class_size", I64, code.word(block, 0)) + HEADER
+    code.either(
+        size >= _LARGE,
+        lambda: code.call("munmap", I32, block, size),
+        lambda: code.call("free", None, block),
+    )
 
 
 def _write_free(module: Any, target: Target) -> None:
