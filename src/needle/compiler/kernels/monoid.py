@@ -119,4 +119,5 @@ def _extreme(code: Code, name: str, a: Value, b: Value) -> Value:
     kind = f"v{a.lanes}" if a.lanes > 1 else ""
     symbol = f"llvm.{name}imum.{kind}f{a.type.bits}"
     function = code.declare(symbol, x, [x, x])
-    return code.wrap(code.builder.call(function, [a.ir, b.ir], fastmath=("nsz",)), a.type)
+    # x86 asks whether the first operand is NaN; where b has just been read, that delays no chain
+    return code.wrap(code.builder.call(function, [b.ir, a.ir], fastmath=("nsz",)), a.type)
