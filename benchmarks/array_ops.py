@@ -7,15 +7,12 @@ Sizes of 1e3, 1e5 and 1e7 elements; contiguous, transposed and broadcast operand
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from interleaved import compare
+from interleaved import compare, parser_for, write_json
 
 import needle as ndl
 import needle.backend_ndarray as nd
@@ -63,11 +60,9 @@ def cases(rows: int, columns: int) -> Iterator[Case]:
 
 def main() -> None:
     """Print one line per case and size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=11)
+    parser = parser_for(__doc__, rounds=11)
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
     parser.add_argument("--only", default="", help="cases whose label contains this")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     ndl.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -87,8 +82,7 @@ def main() -> None:
     print(
         f"{len(results) - len(slower)} of {len(results)} no slower than PyTorch; slower: {slower}"
     )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ runs at its best: fused optimisers, gradients set to None.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from itertools import cycle
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import compare
+from interleaved import compare, parser_for, write_json
 
 import needle as ndl
 from needle import nn, optim
@@ -149,11 +147,9 @@ def require_same_losses(ours: Step, theirs: Step) -> None:
 
 def main() -> None:
     """Check the losses, then print one line per network."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__, rounds=31)
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     ndl.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -176,8 +172,7 @@ def main() -> None:
         found = compare(steps, options.rounds, 2e-2)
         results[label] = found.as_dict()
         print(found.line(label))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

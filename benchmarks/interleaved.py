@@ -4,15 +4,25 @@ Absolute times mean little on a shared machine, and a drift of its speed hits wh
 every round times each contender once, in an order that turns from round to round, and the ratio is
 taken within the round. Before a turn there is a pause, in which the threads of the one before stop
 spinning, and one call that is not timed, which wakes the contender's own.
+
+The caller is tied to one processor, and all other threads of the process to the rest (Linux):
+otherwise the scheduler may put a library's woken thread on its caller's processor, where it waits
+for the next tick, some milliseconds. Needle keeps its threads from that itself, so it is not Needle
+that this helps.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
+import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 Contender = Callable[[], object]
 
@@ -47,11 +57,28 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e9:7.0f} ns"
 
 
+def parser_for(documentation: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    return parser
+
+
+def write_json(path: Path | None, results: Mapping[str, object]) -> None:
+    """Write what was measured, if a file was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=2) + "\n")
+
+
 def compare(
     contenders: Mapping[str, Contender], rounds: int = 21, at_least: float = 2e-3
 ) -> Result:
     """Time the contenders in turns; each turn repeats its call for `at_least` seconds."""
     names = list(contenders)
+    for contender in contenders.values():
+        contender()  # its threads are there now
+    _spread_threads()
     repeats = {name: _repeats(contenders[name], at_least) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
@@ -67,6 +94,23 @@ def compare(
         )
         ratios[name] = (low, median, high)
     return Result({name: statistics.median(t) for name, t in times.items()}, ratios)
+
+
+def _spread_threads() -> None:
+    """Tie this thread to one processor, and all others of the process to the rest."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    processors = {number for thread in _threads() for number in os.sched_getaffinity(thread)}
+    if len(processors) < 2:
+        return
+    own = min(processors)
+    for thread in _threads():
+        mine = thread == threading.get_native_id()
+        os.sched_setaffinity(thread, {own} if mine else processors - {own})
+
+
+def _threads() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
 
 
 def _repeats(contender: Contender, at_least: float) -> int:

@@ -9,16 +9,13 @@ NumPy uses as many threads as its BLAS was told to (OPENBLAS_NUM_THREADS) when i
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from interleaved import compare
+from interleaved import compare, parser_for, write_json
 
 import needle as ndl
 import needle.backend_ndarray as nd
@@ -103,11 +100,9 @@ def ours(x: Any, name: str, transposed: str) -> Any:
 
 def main() -> None:
     """Print one line per shape."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=11)
+    parser = parser_for(__doc__, rounds=11)
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
     parser.add_argument("--only", default="", help="shapes whose label contains this")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     ndl.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -131,8 +126,7 @@ def main() -> None:
         rate = 2e-9 * batch * m * k * n / found.seconds["needle"]
         results[label] = {**found.as_dict(), "gflops": rate}
         print(found.line(label), f"  {rate:6.1f} GFLOP/s, {rate / peak:4.0%}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,11 @@ python benchmarks/op_overhead.py [--rounds 21] [--json FILE]
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from interleaved import compare
+from interleaved import compare, parser_for, write_json
 
 import needle as ndl
 import needle.backend_ndarray as nd
@@ -20,9 +17,7 @@ import needle.backend_ndarray as nd
 
 def main() -> None:
     """Print one line per operation."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser = parser_for(__doc__, rounds=21)
     options = parser.parse_args()
     values = np.linspace(0.1, 1, 10, dtype=np.float32)
     x = nd.array(values)
@@ -48,8 +43,7 @@ def main() -> None:
         found = compare({"needle": ours, "torch": theirs}, options.rounds)
         results[label] = found.as_dict()
         print(found.line(label))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ round, so that a drift of the machine cancels), and its quartiles.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
-from interleaved import compare
+from interleaved import compare, parser_for, write_json
 
 import needle as ndl
 from needle import nn, optim
@@ -158,10 +155,8 @@ def require_same_losses(ours: Step, by_hand: Step) -> None:
 
 def main() -> None:
     """Run both pairs and print one line for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__, rounds=40)
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     problem, results = Problem(options.batch), {}
     for name, (make_ours, make_by_hand) in PAIRS.items():
@@ -170,8 +165,7 @@ def main() -> None:
         found = compare(steps, options.rounds, 2e-2)
         results[name] = found.as_dict()
         print(found.line(name))
-    if options.json:
-        options.json.write_text(json.dumps({"batch": options.batch, **results}, indent=2) + "\n")
+    write_json(options.json, {"batch": options.batch, **results})
 
 
 if __name__ == "__main__":
