@@ -130,6 +130,16 @@ class TestDamage:
         cache.store("key", CODE)
         assert cache.load("key") is None
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+    def test_a_pipe_in_a_files_place_is_not_waited_for(
+        self, cache: CodeCache, folder: Path
+    ) -> None:
+        cache.store("key", CODE)
+        path = the_file(folder)
+        path.unlink()
+        os.mkfifo(path, 0o600)
+        assert cache.load("key") is None
+
     def test_a_deleted_folder_is_no_error(self, cache: CodeCache, folder: Path) -> None:
         folder.rmdir()
         cache.store("key", CODE)
@@ -307,6 +317,11 @@ class TestPlace:
         assert cache_folder() == tmp_path / "mine" / "kernels"
 
     @pytest.mark.skipif(sys.platform != "linux", reason="Linux's places")
+    def test_a_tilde_is_the_users_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/somebody")
+        monkeypatch.setenv("NEEDLE_CACHE_DIR", "~/kept")
+        assert cache_folder() == Path("/home/somebody/kept/kernels")
+
     def test_then_the_systems_place(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert cache_folder() == tmp_path / ".cache" / "needle" / "kernels"
         monkeypatch.setenv("XDG_CACHE_HOME", "relative paths do not count")

@@ -14,7 +14,6 @@ from ndarray.laid_over import layout_of, seen
 from strategies import SEEDS, arrays, shapes
 
 from needle.backend_ndarray.indexing import (
-    as_one_axis,
     basic_view,
     is_basic,
     process_slice,
@@ -96,7 +95,7 @@ def nonzero(mask: Any) -> tuple[np.ndarray, ...]:
 
 
 def picked(array: np.ndarray, key: Any) -> np.ndarray:
-    """array[key] through the normal form, with one plain take along one axis."""
+    """array[key] through the normal form: arrays on neighbouring axes, nothing else in the key."""
     index = split_advanced(key, array.shape, nonzero)
     start = array[index.basic].transpose(index.order)
     layout, offset = basic_view(layout_of(array), index.basic)
@@ -105,13 +104,11 @@ def picked(array: np.ndarray, key: Any) -> np.ndarray:
 
     count = len(index.extents)
     assert start.shape[index.first : index.first + count] == index.extents
-    (merged, change), multipliers, shift = as_one_axis(turned, index.first, count)
-    positions = np.full(index.shape, shift)
-    for each, extent, factor in zip(index.arrays, index.extents, multipliers, strict=True):
+    for each, extent in zip(index.arrays, index.extents, strict=True):
+        assert each.shape == () or np.broadcast_shapes(each.shape, index.shape) == index.shape
         if np.any((each < -extent) | (each >= extent)):
             raise IndexError
-        positions += np.where(each < 0, each + extent, each) * factor
-    return np.take(seen(array, (merged, offset + change)), positions, axis=index.first)
+    return start[(slice(None),) * index.first + tuple(index.arrays)]
 
 
 @st.composite
@@ -212,17 +209,6 @@ def test_keys_with_arrays_are_not_basic() -> None:
     ]:
         assert not is_basic(key)
     assert is_basic((0, np.int64(1), ..., None, slice(2)))
-
-
-def test_several_axes_seen_as_one_need_no_copy() -> None:
-    layout = Layout.of("cpu", np.dtype("float32"), (2, 3, 4))
-    (merged, change), multipliers, shift = as_one_axis(layout, 0, 2)
-    assert (merged.shape, merged.strides) == ((6, 4), (4, 1))
-    assert (change, multipliers, shift) == (0, (3, 1), 0)
-    flipped, offset = layout.flip((1,))
-    (merged, change), multipliers, shift = as_one_axis(flipped, 0, 2)
-    assert (merged.shape, offset + change) == ((6, 4), 0)
-    assert (multipliers, shift) == ((3, -1), 2)
 
 
 X = Layout.of("cpu", np.dtype("float32"), (2, 3))

@@ -6,7 +6,6 @@ axes, and an array of positions for each of some neighbouring axes. No data is l
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from needle.errors import DTypeError, OptionError, OutOfRangeError, describe
 
 __all__ = [
     "AdvancedIndex",
-    "as_one_axis",
     "basic_view",
     "ints_as_slices",
     "is_basic",
@@ -304,29 +302,3 @@ def _positions(part: Any, axis: int, shape: Shape, nonzero: Nonzero) -> list[Any
             f"got {describe(part)}."
         )
     return list(nonzero(part if part.ndim else part.reshape((1,))))
-
-
-def as_one_axis(layout: Layout, first: int, count: int) -> tuple[View, Shape, int]:
-    """A view in which `count` axes from `first` on are one, whatever their strides: no copy.
-
-    Returns ((layout, change of offset), multipliers, shift): what is at positions (i, j, ...) on
-    the axes is at `shift + i * multipliers[0] + j * multipliers[1] + ...` on the one axis. There,
-    elements between those of the axes are seen as well, so positions have to be checked against
-    the axes' extents, and made positive, before.
-
-    For a [2, 3, 4] array that lies row after row, axes 0 and 1: extent 6, multipliers (3, 1).
-    """
-    if count == 1:
-        return (layout, 0), (1,), 0
-    end = first + count
-    extents = layout.shape[first:end]
-    steps = [s if n > 1 else 0 for n, s in zip(extents, layout.strides[first:end], strict=True)]
-    spans = [(n - 1) * step for n, step in zip(extents, steps, strict=True)]
-    stride = math.gcd(*steps) or 1
-    extent = 0 if 0 in extents else 1 + sum(abs(span) for span in spans) // stride
-    backwards = sum(min(span, 0) for span in spans)
-    merged = layout.strided(
-        (*layout.shape[:first], extent, *layout.shape[end:]),
-        (*layout.strides[:first], stride, *layout.strides[end:]),
-    )
-    return (merged, backwards), tuple([step // stride for step in steps]), -backwards // stride

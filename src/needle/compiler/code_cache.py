@@ -34,8 +34,10 @@ _LARGEST = 256 << 20  # bytes in the folder; a kernel has some 5 to 30 KB
 _STORES_PER_TRIM = 100
 _DAY = 86_400.0
 
-# How to open: links are not followed, and Windows is not to touch line ends.
-_PLAINLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# How to open: links are not followed, pipes not waited for, Windows leaves line ends alone.
+_PLAINLY = sum(
+    getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "NONBLOCK", "BINARY", "CLOEXEC")
+)
 
 
 class CodeCache:
@@ -130,7 +132,7 @@ def cache_folder() -> Path | None:
         return None
     chosen = os.environ.get("NEEDLE_CACHE_DIR")
     if chosen:
-        return Path(chosen).absolute() / "kernels"
+        return Path(chosen).expanduser().absolute() / "kernels"
     try:
         return _system_folder() / "needle" / "kernels"
     except RuntimeError:  # a user without a home

@@ -84,7 +84,7 @@ def _cut_remainder(code: Code, a: Value, b: Value) -> Value:
 
 
 def integer_power(code: Code, x: Value, n: Value) -> Value:
-    """xⁿ of integers by repeated squaring; for negative n: 1 / x⁻ⁿ, cut off."""
+    """xⁿ of integers by repeated squaring; n >= 0."""
     result = code.variable(code.constant(1, x.type, x.lanes))
     square, rest = code.variable(x), code.variable(n)
     with code.loop(0, _bit_length(code, n)):
@@ -92,18 +92,11 @@ def integer_power(code: Code, x: Value, n: Value) -> Value:
         result.set(code.select(odd, result.get() * square.get(), result.get()))
         square.set(square.get() * square.get())
         rest.set(rest.get() >> 1)
-    if n.type.kind == "u":
-        return result.get()
-    # 1 and -1 are their own reciprocals, and of the bits of n the last alone matters for them
-    parity = code.select((n & 1).differs(0), x, 1)
-    inverse = code.select(x.equals(1) | x.equals(-1), parity, 0)
-    return code.select(n < 0, inverse, result.get())
+    return result.get()
 
 
 def _bit_length(code: Code, n: Value) -> Value:
-    """Bits that are needed for the largest of the lanes, as an i64; negative ones count none."""
-    if n.type.kind == "i":
-        n = code.select(n < 0, 0, n)
+    """Bits that are needed for the largest of the lanes, as an i64."""
     bits = n.ir
     if n.lanes > 1:
         kind = ir.IntType(n.type.bits)
