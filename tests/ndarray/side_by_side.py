@@ -92,9 +92,11 @@ def require_equal(x: nd.NDArray, expected: np.ndarray, exact: bool = True) -> No
 
 
 def repeats(pair: Pair) -> bool:
-    """Whether an axis shows the same element again and again, so that it is not to be written."""
+    """Whether it is not to be written: an axis shows the same element again and again, or it is a
+    view of an array of which one did."""
     steps = zip(pair.array.shape, pair.array.strides, strict=True)
-    return bool(pair.array.size) and any(n > 1 and not step for n, step in steps)
+    again = bool(pair.array.size) and any(n > 1 and not step for n, step in steps)
+    return again or not np.asarray(pair.x).flags.writeable
 
 
 @st.composite

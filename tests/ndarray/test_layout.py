@@ -268,7 +268,7 @@ ERRORS = [
      "as_strided: expected a view within the memory's 6 elements, got shape (2,) and strides "
      "(-1,), which reach from -1 to 0."),
     (lambda x: x.as_strided((2,), (1, 1), 0, 6), ShapeError,
-     "as_strided: expected extents from 0 and as many strides of 64 bits, got shape (2,) "
+     "as_strided: expected extents from 0 and as many strides within 2**63 bytes, got shape (2,) "
      "and strides (1, 1)."),
 ]  # fmt: skip
 

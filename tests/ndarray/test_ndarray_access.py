@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,22 @@ from ndarray.side_by_side import (
 )
 from strategies import indices
 
+import needle as ndl
 import needle.backend_ndarray as nd
-from needle.errors import DTypeError, NeedleError, OptionError, OutOfRangeError, ShapeError
+from needle.errors import (
+    DeviceError,
+    DTypeError,
+    NeedleError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+)
 
 
 def written(pair: Pair) -> bool:
     """Whether each element is in a place of its own, so that writing is well defined."""
+    if repeats(pair):
+        return False
     return not pair.array.size or len(np.unique(_places(pair.array))) == pair.array.size
 
 
@@ -169,6 +180,11 @@ def test_a_number_is_converted_as_numpy_converts_it(device: nd.Device) -> None:
     assert wide.tolist() == [float(np.float32(1e30))]
 
 
+def elsewhere(x: nd.NDArray) -> nd.NDArray:
+    """An index on the other device."""
+    return nd.array([0], "int64", nd.cpu_numpy() if x.device == nd.cpu() else nd.cpu())
+
+
 BAD: list[tuple[str, Any, type[NeedleError], str]] = [
     ("far", lambda x: x[2], OutOfRangeError,
      r"expected an index in \[-2, 2\) at axis 0 of shape \(2, 3\), got 2\."),
@@ -198,6 +214,31 @@ BAD: list[tuple[str, Any, type[NeedleError], str]] = [
         ..., nd.ones((5, 3), device=x.device)), OptionError,
      r"^setitem: expected an element of its own at each place of float32\[5,3\], got "
      r"strides \(0, 1\)"),
+    ("repeated one", lambda x: x[:1].broadcast_to((5, 3)).__setitem__(0, 5), OptionError,
+     r"^setitem: expected an element of its own at each place of float32\[5,3\]"),
+    ("repeated part", lambda x: operator.iadd(x[:1].broadcast_to((5, 3))[1:2], 5), OptionError,
+     r"^setitem: expected an element of its own at each place of float32\[1,3\]"),
+    ("repeated at", lambda x: x[:1].broadcast_to((5, 3)).__setitem__([0, 1], 5), OptionError,
+     r"^setitem: expected an element of its own .* of a broadcast array or a view of one\."),
+    ("repeated mask", lambda x: (y := x[:1].broadcast_to((5, 3))).__setitem__(y == 0, 5),
+     OptionError, r"^setitem: expected an element of its own"),
+    ("repeated flat", lambda x: x[:1].broadcast_to((5, 3)).flat.__setitem__(0, 5), OptionError,
+     r"^setitem: expected an element of its own"),
+    ("unsigned", lambda x: x[nd.array([[1], [2**64 - 1]], "uint64", x.device), [0, 1]],
+     OutOfRangeError, r"^getitem: expected indices in \[-2, 2\), got 18446744073709551615\."),
+    ("unsigned to", lambda x: x.__setitem__(nd.array([2**64 - 1], "uint64", x.device), 1),
+     OutOfRangeError, r"^setitem: expected indices in \[-2, 2\), got 18446744073709551615\."),
+    ("elsewhere", lambda x: x[elsewhere(x)], DeviceError, "^getitem: expected arrays on one dev"),
+    ("elsewhere to", lambda x: x.__setitem__(elsewhere(x), 1), DeviceError,
+     "^setitem: expected arrays on one device"),
+    ("Tensor", lambda x: x[ndl.Tensor([0, 1], dtype="int64", device=x.device)], DTypeError,
+     r"^getitem: .* an NDArray, got a Tensor, int64\[2\]\. Use its array, realize_cached_data\(\)"),
+    ("at a Tensor", lambda x: x.__setitem__(ndl.Tensor([0], dtype="int64"), 1), DTypeError,
+     r"^setitem: expected an NDArray, got a Tensor, int64\[1\]\."),
+    ("a Tensor to", lambda x: x.__setitem__(0, ndl.Tensor([1.0])), DTypeError,
+     r"^setitem: expected an NDArray, got a Tensor, float32\[1\]\. Use its array"),
+    ("a Tensor to array", lambda x: x.__setitem__([0], ndl.Tensor([1.0])), DTypeError,
+     r"^setitem: expected an NDArray, got a Tensor, float32\[1\]\. Use its array"),
     ("repeated number", lambda x: x[:1].broadcast_to((5, 3)).fill(1), OptionError,
      r"^setitem: expected an element of its own"),
 ]  # fmt: skip
@@ -213,6 +254,30 @@ def test_a_bad_index_or_value_is_refused_and_nothing_written(
     with pytest.raises(kind, match=message):
         act(x)
     assert not x.numpy().any()
+
+
+@each_device
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint64", "bool", "bfloat16"])
+def test_every_kind_of_key_converts_alike(device: nd.Device, dtype: str) -> None:
+    values = nd.array([np.nan, 1e10, -1e30, 2.75], device=device)
+    x = nd.zeros((3, 4), dtype, device)
+    x[0] = values
+    x[[1]] = values
+    x[nd.array([False, False, True], "bool", device)] = values
+    rows = [x[i].numpy().tobytes() for i in range(3)]
+    assert rows == [values.astype(dtype).numpy().tobytes()] * 3
+
+
+@each_device
+def test_where_nothing_is_picked_no_index_is_looked_at(device: nd.Device) -> None:
+    pair = Pair.of(np.zeros((5, 1, 7), "float32"), device)
+    none = np.zeros(0, int)
+    for key in ((none, ..., [[5], [-5]]), ([[5], [-5]], ..., none), (none, ..., [[9], [-9]])):
+        require_equal(pair.x[key], pair.array[key])
+        pair.x[key] = 1
+    pair.check()
+    with pytest.raises(OutOfRangeError, match=r"^setitem: .* got 7\."):
+        nd.zeros((3, 0), device=device)[[7]] = 1
 
 
 @each_device

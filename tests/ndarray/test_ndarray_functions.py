@@ -28,6 +28,26 @@ def test_arange_of_floats_is_float32(device: nd.Device, bounds: tuple[float, ...
 
 
 @each_device
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (2**63, 2**63 + 3),
+        (2**63 + 3, 2**63 - 3, -2),
+        (2**64 - 2, 2**64),
+        (0, 2**64, 2**62),
+        (2**63, 2**63 + 1, 2**63),
+        (2**63, 0),
+    ],
+)
+def test_arange_counts_beyond_int64(device: nd.Device, bounds: tuple[int, ...]) -> None:
+    expected = np.array(range(*bounds), "uint64")
+    require_equal(nd.arange(*bounds, dtype="uint64", device=device), expected)
+    require_equal(
+        nd.arange(*bounds, dtype="float64", device=device), np.array(range(*bounds), "float64")
+    )
+
+
+@each_device
 @pytest.mark.parametrize("args", [(3,), (3, 4), (4, 3), (3, 4, 1), (3, 4, -2), (2, 2, 5), (0, 3)])
 def test_eye_is_numpys(device: nd.Device, args: tuple[int, ...]) -> None:
     require_equal(nd.eye(*args, device=device), np.eye(*args, dtype="float32"))
@@ -125,3 +145,111 @@ def test_floats_out_of_range_become_the_nearest_integer_on_cpu(dtype: str) -> No
     x = nd.array([1e30, -1e30, np.nan, 1.9], device=nd.cpu())
     limits = np.iinfo(dtype)
     assert x.astype(dtype).tolist() == [limits.max, limits.min, 0, 1]
+
+
+@each_device
+@pytest.mark.parametrize("name", ["sum", "prod", "mean", "cumsum"])
+def test_a_reduction_has_the_dtype_that_is_named(device: nd.Device, name: str) -> None:
+    for source, dtype in (("int8", "int8"), ("int16", "float32"), ("float32", "float64"),
+                          ("float64", "float32"), ("float32", "int32"), ("uint8", "bool"),
+                          ("bool", "uint16"), ("float16", "float64")):  # fmt: skip
+        array = np.array([[1, 2, 100], [0, 7, 1]]).astype(source)
+        x = nd.array(array, source, device)
+        for axis in (None, 1):
+            expected = np.asarray(getattr(np, name)(array, axis=axis, dtype=dtype))
+            require_equal(getattr(nd, name)(x, axis, dtype=dtype), expected, exact=name != "mean")
+
+
+@each_device
+def test_a_named_dtype_is_added_up_in(device: nd.Device) -> None:
+    x = nd.full((3,), 60_000, "float16", device)
+    assert x.sum().item() == np.inf
+    assert x.sum(dtype="float32").item() == 180_000
+    assert x.mean(dtype="float64").item() == x.mean().item() == 60_000
+    require_equal(x.mean(dtype=BFLOAT16), np.asarray(60_000).astype(BFLOAT16))
+
+
+@each_device
+def test_letters_of_one_array_alone_are_summed_before_products(device: nd.Device) -> None:
+    x = nd.ones((3000, 300), device=device)
+    assert nd.einsum("ab,cd->", x, x).item() == np.float32(900_000**2)
+    a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    for subscripts in ("ij,kl->", "ij,kl->k", "ij,jk->", "ij,jk->j", "ij,kk->ik", "ji,ki->k"):
+        left, right = a, b[:, :3] if "kk" in subscripts or "ki" in subscripts else b
+        expected = np.asarray(np.einsum(subscripts, left, right))
+        operands = [nd.array(each, "float64", device) for each in (left, right)]
+        require_equal(nd.einsum(subscripts, *operands), expected)
+
+
+@each_device
+def test_letters_summed_before_are_added_up_in_the_dtype_of_the_result(device: nd.Device) -> None:
+    bytes_, signed = np.full((3, 200), 2, "uint8"), np.full((3,), -3, "int8")
+    expected = np.einsum("ij,i->i", bytes_, signed)
+    operands = [nd.array(each, each.dtype, device) for each in (bytes_, signed)]
+    require_equal(nd.einsum("ij,i->i", *operands), expected)
+    halves = nd.full((3, 3000), 60_000, "float16", device)
+    small = nd.full((3,), 2**-12, "float16", device)
+    result = nd.einsum("ij,i->i", halves, small)  # sums that are no float16
+    require_equal(result, np.full(3, 60_000 * 3000 * 2.0**-12, "float16"))
+
+
+@each_device
+def test_an_axis_of_length_1_is_repeated_no_times_beside_an_empty_one(device: nd.Device) -> None:
+    for subscripts in ("m,jm->j", "m,jm->jm", "m,jm->"):
+        expected = np.einsum(subscripts, np.ones(1, "float32"), np.ones((2, 0), "float32"))
+        operands = [nd.ones(shape, device=device) for shape in ((1,), (2, 0))]
+        require_equal(nd.einsum(subscripts, *operands), np.asarray(expected))
+
+
+@each_device
+def test_an_einsum_of_one_array_is_no_view(device: nd.Device) -> None:
+    x = nd.ones((2, 2), device=device)
+    for subscripts in ("ij->ji", "ii->i", "ij"):
+        nd.einsum(subscripts, x)[:] = 5
+    assert x.tolist() == [[1, 1], [1, 1]]
+
+
+@each_device
+def test_a_copy_lies_row_after_row(device: nd.Device) -> None:
+    x = nd.array([[1, 2, 3], [4, 5, 6]], "int8", device)
+    copy = x.T.copy()
+    require_equal(copy, x.numpy().T)
+    assert copy.strides == (2, 1)
+    copy[:] = 0
+    assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@each_device
+def test_axes_and_extents_may_stand_in_the_call_itself(device: nd.Device) -> None:
+    x = nd.array([[1, 2, 3], [4, 5, 6]], device=device)
+    require_equal(x.permute(1, 0), x.numpy().T)
+    require_equal(x.broadcast_to(2, 2, 3), np.broadcast_to(x.numpy(), (2, 2, 3)))
+    assert nd.ones((), device=device).permute().shape == ()
+    assert nd.ones((), device=device).broadcast_to().shape == ()
+
+
+@each_device
+def test_numpys_functions_see_numpys_array(device: nd.Device) -> None:
+    array = np.array([[1, 5, 3], [4, 2, 6]], "float32")
+    x = nd.array(array, "float32", device)
+    functions = [np.sum, np.prod, np.mean, np.std, np.var, np.max, np.min, np.argmax, np.cumsum,
+                 np.all, np.any, np.sort, np.transpose, np.ravel, np.median, np.ptp]  # fmt: skip
+    for function in functions:
+        np.testing.assert_array_equal(function(x), function(array), strict=True)
+        if function not in (np.transpose, np.ravel):
+            expected = function(array, axis=0)
+            np.testing.assert_array_equal(function(x, axis=0), expected, strict=True)
+    assert np.sum(x, axis=1, dtype="float64", keepdims=True).tolist() == [[9], [12]]
+    assert np.std(x, ddof=1) == np.std(array, ddof=1)
+    assert np.concatenate([x, array]).shape == (4, 3)
+    assert np.einsum("ij->i", x).tolist() == [9, 12]
+    assert (np.shape(x), np.ndim(x), np.size(x), np.size(x, axis=1)) == ((2, 3), 2, 6, 3)
+    np.copyto(x, 7)
+    assert x.tolist() == [[7] * 3] * 2
+
+
+def test_numpy_knows_the_shape_of_an_array_without_values() -> None:
+    from needle.backend_ndarray.devices import trace
+
+    x = nd.ones((2, 3), device=trace())
+    assert (np.shape(x), np.ndim(x), np.size(x)) == ((2, 3), 2, 6)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ndarray.side_by_side import address, each_device, require_equal
 
+import needle as ndl
 import needle.backend_ndarray as nd
 from needle.errors import DTypeError, ShapeError
 
@@ -97,3 +98,32 @@ def test_an_array_keeps_its_dtype_in_place(device: nd.Device) -> None:
     small, _ = rows(device, "uint8")
     with pytest.raises(DTypeError, match="uint8 can take in place, got int16"):
         small += ids
+
+
+@each_device
+def test_an_array_of_numpys_is_changed_in_place(device: nd.Device) -> None:
+    x, array = rows(device)
+    for act in (*FLOAT_OPERATORS, operator.imatmul):
+        square = act is operator.imatmul
+        a = np.arange(2.0, 6.0).reshape(2, 2) if square else np.arange(2.0, 8.0).reshape(2, 3)
+        mine, other = (x[:, 1:], array[:, 1:]) if square else (x, array)
+        expected = act(a.copy(), other)
+        view = a[:]
+        assert act(a, mine) is a
+        np.testing.assert_array_equal(view, expected)
+    whole = np.ones(3, "int64")
+    with pytest.raises(TypeError, match="casting rule"):
+        whole += x[0].reshape((3,))
+
+
+@each_device
+def test_an_array_does_not_become_a_tensor_in_place(device: nd.Device) -> None:
+    x, array = rows(device)
+    y = x
+    for act in (*FLOAT_OPERATORS, operator.imatmul):
+        with pytest.raises(DTypeError, match=(
+            r"expected an NDArray or a number beside float32\[2,3\] in place, got a Tensor\. "
+            r"Use x = x \+ y, or the array of y\."
+        )):  # fmt: skip
+            act(y, ndl.Tensor([1.0, 2.0, 3.0], device=device))
+    require_equal(x, array)

@@ -190,3 +190,71 @@ def test_an_ndarray_given_keeps_its_dtype_unless_one_is_named() -> None:
     assert nd.array(ids).dtype == "int64"
     assert nd.array(ids, "float32").dtype == "float32"
     assert nd.array([1, 2]).dtype == "float32"
+
+
+@each_device
+def test_operators_of_numpys_arrays_leave_it_to_the_array(device: nd.Device) -> None:
+    """On their right, as on their left, an NDArray comes of it, of NumPy's dtype."""
+    array = np.array([[1, 2, 3], [3, 1, 2]], "int32")
+    x = nd.array(array, "int32", device)
+    others = (array[:, ::-1], array[0].astype("float32"), np.array(2), np.float64(2), np.int16(3))
+    for other in others:
+        for act in [*ARITHMETIC, *COMPARISONS]:
+            result = act(other, x)
+            assert isinstance(result, nd.NDArray)
+            np.testing.assert_allclose(result.numpy(), act(other, array), rtol=1e-6)
+        for mine, theirs in zip(divmod(other, x), divmod(other, array), strict=True):
+            np.testing.assert_array_equal(mine.numpy(), theirs)
+    for act in BITS:
+        require_equal(act(array[0], x), act(array[0], array))
+    require_equal(array.T @ x, array.T @ array)
+
+
+@each_device
+def test_no_other_ufunc_of_numpys_takes_an_array(device: nd.Device) -> None:
+    x = nd.ones((2, 2), device=device)
+    for act in (np.sin, np.add.reduce, lambda x: np.add(x, x, where=np.ones((2, 2), bool))):
+        message = r"^(sin|add): expected NumPy's arrays, got float32\[2,2\].*; __array_ufunc__ is"
+        with pytest.raises(TypeError, match=message):
+            act(x)
+
+
+@each_device
+def test_lists_of_ints_take_the_dtype_of_floats(device: nd.Device) -> None:
+    for dtype in FLOATS:
+        x = nd.ones((3,), dtype, device)
+        require_equal(operator.add(x, [1, 2, 3]), np.array([2, 3, 4]).astype(dtype))
+        require_equal(operator.sub([1, 2, 3], x), np.array([0, 1, 2]).astype(dtype))
+        assert nd.where(x > 0, x, [1, 2, 3]).dtype == dtype
+        assert nd.where(x > 0, [1, 2, 3], x).dtype == dtype
+    assert operator.add(nd.ones((3,), "int8", device), range(3)).dtype == "int64"
+    assert operator.add(nd.ones((2,), "float32", device), [0.5, 2]).dtype == "float32"
+
+
+@each_device
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("exponent", [0.5, 2, 2.0])
+def test_squares_and_roots_are_numpys_at_the_edges(
+    device: nd.Device, dtype: str, exponent: float
+) -> None:
+    x = np.array([-np.inf, -4.0, -0.0, 0.0, 2.25, np.inf, np.nan], "float32")
+    with np.errstate(invalid="ignore"):
+        wanted = x**exponent
+    given = nd.array(x, dtype, device)
+    in_place = given.copy()
+    in_place **= exponent
+    for found in (given**exponent, nd.power(given, exponent), in_place):
+        assert found.dtype == given.dtype
+        values = np.asarray(found.astype("float32"))
+        np.testing.assert_array_equal(values, wanted)
+        np.testing.assert_array_equal(np.signbit(values[2:6]), np.signbit(wanted[2:6]))
+
+
+@each_device
+def test_whole_numbers_keep_their_dtype_when_squared_and_become_floats_under_a_root(
+    device: nd.Device,
+) -> None:
+    x = nd.array([3, -4], "int32", device)
+    assert (x**2).dtype == np.dtype("int32")
+    assert (x**2).tolist() == [9, 16]
+    assert nd.array([4, 9], "int32", device).__pow__(0.5).tolist() == [2.0, 3.0]

@@ -65,10 +65,35 @@ def test_one_element_passes_for_a_number(device: nd.Device) -> None:
 def test_many_elements_pass_for_none(device: nd.Device) -> None:
     x = nd.ones((2,), device=device)
     for act in (bool, float, int, nd.NDArray.item):
-        with pytest.raises(ShapeError, match=r"^item: expected one element, got float32\[2\]\."):
+        message = rf"^{act.__name__}: expected one element, got float32\[2\]\."
+        with pytest.raises(ShapeError, match=message):
             act(x)
     with pytest.raises(TypeError, match="unhashable"):
         hash(x)
+
+
+@each_device
+def test_in_asks_whether_some_element_equals(device: nd.Device) -> None:
+    x = nd.array([[1, 2], [3, np.nan]], device=device)
+    array = x.numpy()
+    for value in (3, 99, np.nan, 2.0, "a", np.array([1, 99])):
+        assert (value in x) is (not isinstance(value, str) and value in array)
+    assert nd.array([[9], [3]], device=device) in x
+    with pytest.raises(ShapeError, match=r"^equal: expected shapes that broadcast"):
+        nd.ones(3, device=device) in x  # noqa: B015  it raises
+
+
+@each_device
+def test_numpy_may_not_write_to_what_repeats(device: nd.Device) -> None:
+    x = nd.zeros((1, 2), device=device)
+    repeated = x.broadcast_to((3, 2))
+    for view in (repeated, repeated[1:], repeated.T, repeated[0], repeated.as_strided((1,), (1,))):
+        assert not np.asarray(view).flags.writeable
+        assert view.__buffer__(0).readonly
+        assert np.shares_memory(np.asarray(view), np.asarray(x))
+    for own in (x, x.broadcast_to((1, 1, 2)), repeated.compact(), repeated[:1].compact()):
+        assert np.asarray(own).flags.writeable
+    assert repeated.numpy().flags.writeable
 
 
 @each_device
@@ -78,8 +103,8 @@ def test_it_has_a_length_and_rows(device: nd.Device) -> None:
     assert [row.numpy().tolist() for row in x] == [[[1, 2]], [[3, 4]], [[5, 6]]]
     with pytest.raises(TypeError, match=r"^len: expected at least one axis"):
         len(nd.ones((), device=device))
-    with pytest.raises(TypeError, match=r"^len: expected at least one axis"):
-        iter(nd.ones((), device=device))
+    with pytest.raises(TypeError, match=r"^iter: expected at least one axis"):
+        list(nd.ones((), device=device))
 
 
 @each_device

@@ -36,6 +36,7 @@ class Given:
         self.bools = nd.array([True, False], "bool", device)
         self.one = nd.ones((1, 1), device=device)
         self.numpy = np.ones((3, 2))
+        self.other = nd.cpu() if device == nd.cpu_numpy() else nd.cpu_numpy()
 
 
 REFUSED: list[tuple[Any, type[Exception], str]] = [
@@ -105,11 +106,27 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda g: nd.einsum("ij->ijj", g.x), ShapeError, "einsum: .*, each once, got 'ij->ijj'"),
     (lambda g: nd.einsum("...j->j...", g.x), OptionError, r"einsum: .* Name every axis"),
     (lambda g: nd.einsum("ij->j->i", g.x), OptionError, "einsum: expected letters, commas and one"),
+    (lambda g: nd.einsum("ii->i", g.x[:1]), ShapeError,
+     r"einsum: expected equal extents for 'i' in 'ii->i', got float32\[1,3\]\.$"),
     (lambda g: nd.einsum(3, g.x), DTypeError, "einsum: expected subscripts, got int 3"),
     # numbers of elements
     (lambda g: nd.arange(3, 9, 0), DTypeError, "arange: .* and a step other than 0"),
     (lambda g: nd.arange("a"), DTypeError, "arange: expected finite numbers"),
     (lambda g: nd.arange(float("inf")), DTypeError, "arange: expected finite numbers"),
+    (lambda g: nd.arange(2**63, 2**63 + 3), DTypeError,
+     r"arange: expected numbers that int64 can hold, got 9223372036854775808\.\.92233720368547758"),
+    (lambda g: nd.arange(2**64, 2**64 + 3, dtype="uint64"), DTypeError,
+     r"arange: expected numbers that uint64 can hold"),
+    # dtypes of results
+    (lambda g: g.x.max(dtype="float64"), DTypeError,
+     r"max: expected no dtype, got float64\. Use astype\(dtype\)\."),
+    (lambda g: g.x.sum(dtype="complex64"), DTypeError, r"dtype: expected one of float16"),
+    (lambda g: g.x.permute(0, 1, 2), NeedleError, r"permute: expected axes in \[-2, 2\) of"),
+    (lambda g: g.x.broadcast_to(2, 2), ShapeError, r"broadcast_to: .*, got \(2, 2\)"),
+    # two devices
+    (lambda g: nd.where(g.x, g.x, nd.ones((1,), device=g.other)), DeviceError,
+     r"where: expected arrays on one device, got (cpu\(\) and cpu_numpy\(\)|cpu_numpy\(\) and "
+     r"cpu\(\))\."),
     # memory that an array is put on
     (lambda g: nd.NDArray.make((2,), device=nd.cuda(), handle=g.x._handle), DeviceError,
      r"make: expected a handle of cuda\(\), got one of"),

@@ -127,6 +127,61 @@ def test_an_array_moves_to_the_other_device_and_stays_on_its_own(device: nd.Devi
     require_equal(moved.to(device), x.numpy())
 
 
+@each_device
+@pytest.mark.parametrize("step", [2**40, 2**61, 2**62, 10**30, -(2**62)])
+def test_a_step_too_long_to_be_taken_makes_no_stride(device: nd.Device, step: int) -> None:
+    pair = Pair.of(np.arange(6.0, dtype="float32").reshape(2, 3), device)
+    view = pair.x[:, ::step]
+    assert view.strides == (3, 1)
+    require_equal(view, pair.array[:, :1] if step > 0 else pair.array[:, -1:])
+    assert view.sum().item() == pair.array[:, :: 2 if step > 0 else -3][:, :1].sum()
+    assert repr(pair.x.as_strided((1,), (2**60,))) == repr(pair.x[0, :1].reshape(1))
+
+
+@each_device
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[:, ::-2]])
+def test_flat_is_an_array_to_compute_with(device: nd.Device, view: Any) -> None:
+    pair = Pair.of(np.arange(12.0, dtype="float32").reshape(3, 4), device).seen(view, view)
+    flat, row = pair.x.flat, pair.array.ravel()
+    assert (flat.shape, flat.size, flat.ndim, flat.dtype) == (row.shape, row.size, 1, row.dtype)
+    assert flat.device == device and flat.tolist() == row.tolist() and 3 in flat
+    require_equal(flat + 1, row + 1)
+    require_equal(1 - flat, 1 - row)
+    require_equal(np.ones(row.size) * flat, np.ones(row.size) * row)
+    require_equal(pair.x.compact().reshape((-1,)) + flat, row + row)
+    require_equal(flat * flat, row * row)
+    require_equal(flat >= flat, row >= row)
+    require_equal(-flat, -row)
+    require_equal(flat @ flat, np.asarray(row @ row))
+    require_equal(flat[1:3], row[1:3])
+    assert np.array_equal(np.asarray(flat), row) and np.array_equal(flat.numpy(), row)
+    assert [x.item() for x in flat] == row.tolist()
+    assert str(flat) == str(row) and "[" in repr(flat) and repr(device) in repr(flat)
+    require_equal(nd.array(flat, device=device), row)
+
+
+@each_device
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[:, ::-2]])
+def test_flat_can_be_assigned(device: nd.Device, view: Any) -> None:
+    pair = Pair.of(np.arange(12.0, dtype="float32").reshape(3, 4), device).seen(view, view)
+    x, array = pair.x, pair.array
+    x.flat += 1
+    array.flat[:] = array.ravel() + 1
+    pair.check()
+    x.flat = np.arange(x.size)[::-1]
+    array.flat = np.arange(x.size)[::-1]
+    pair.check()
+    x.flat = x[::-1].flat
+    array.flat = array[::-1].ravel()
+    pair.check()
+    x.flat = array.flat = 3
+    pair.check()
+    with pytest.raises(ShapeError, match=r"^setitem: expected a value that fits"):
+        x.flat = [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match=r"no copy|avoid copy"):
+        np.array(x.flat, copy=False, dtype="int8")
+
+
 BAD_VIEWS: list[tuple[str, Any, type[NeedleError], str]] = [
     ("reshape", lambda x: x.reshape((4, 4)), ShapeError,
      r"reshape: expected as many elements as float32\[2,3\] has, got shape \(4, 4\)\."),
@@ -144,6 +199,8 @@ BAD_VIEWS: list[tuple[str, Any, type[NeedleError], str]] = [
     ("strides", lambda x: x.as_strided((3, 3), (3, 1)), OutOfRangeError,
      r"within the memory's 6 elements, got shape \(3, 3\).* reach from 0 to 8"),
     ("strides behind", lambda x: x.as_strided((2,), (-1,)), OutOfRangeError, "from -1 to 0"),
+    ("strides long", lambda x: x.as_strided((1,), (2**61,)), ShapeError,
+     r"^as_strided: .* as many strides within 2\*\*63 bytes, got shape \(1,\)"),
     ("strides few", lambda x: x.as_strided((2, 2), (1,)), ShapeError, "as many strides"),
 ]  # fmt: skip
 

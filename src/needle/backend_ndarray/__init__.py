@@ -24,7 +24,12 @@ from needle.backend_ndarray.creation import (
 from needle.backend_ndarray.device import BackendDevice, Device
 from needle.backend_ndarray.devices import all_devices, cpu, cpu_numpy, cuda, default_device
 from needle.backend_ndarray.dlpack import from_dlpack, from_numpy
-from needle.backend_ndarray.elementwise import apply, binary_function, unary_function
+from needle.backend_ndarray.elementwise import (
+    apply,
+    binary_function,
+    power_function,
+    unary_function,
+)
 from needle.backend_ndarray.linalg import einsum, matmul
 from needle.backend_ndarray.ndarray import NDArray
 from needle.backend_ndarray.reductions import (
@@ -98,7 +103,7 @@ maximum = binary_function("maximum")
 minimum = binary_function("minimum")
 multiply = binary_function("multiply")
 not_equal = binary_function("not_equal")
-power = binary_function("power")
+power = power_function()
 remainder = binary_function("remainder")
 subtract = binary_function("subtract")
 

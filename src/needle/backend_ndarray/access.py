@@ -17,12 +17,26 @@ from needle.backend_ndarray.creation import (
     fill_plan,
     filled,
 )
-from needle.backend_ndarray.elementwise import as_operand, broadcast_shapes, one_device
+from needle.backend_ndarray.elementwise import (
+    apply,
+    as_operand,
+    broadcast_shapes,
+    goes_first,
+    one_device,
+)
+from needle.backend_ndarray.flat import Flat
 from needle.backend_ndarray.layout import Layout, Shape, normalize_axes
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.backend_ndarray.promotion import stored
-from needle.errors import OutOfRangeError, ShapeError, describe
+from needle.errors import (
+    DTypeError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+    describe,
+    kind_of,
+)
 
 __all__ = [
     "along",
@@ -37,6 +51,7 @@ __all__ = [
 ]
 
 _LONGEST_KEPT = 4096
+_MOST = np.iinfo(np.int64).max
 
 _assignments = Plans()
 _gathers = Plans()
@@ -69,10 +84,28 @@ def _on_device(key: Any, x: NDArray) -> tuple[Any, ...]:
         if isinstance(part, (np.ndarray, np.bool_, bool)):
             values = np.asarray(part)
             part = array(values, values.dtype, x.device)
-        if isinstance(part, NDArray) and part.device != x.device:
-            one_device("getitem", [x, part])
+        if isinstance(part, Flat):
+            part = part[:]
+        _require_place("getitem", part, x)
         result.append(part)
     return tuple(result)
+
+
+def _require_place(name: str, part: Any, x: NDArray) -> None:
+    """Raise unless a part of a key, if it is an array, lies where x does."""
+    if not isinstance(part, NDArray):
+        _require_no_tensor(name, part)
+    elif part.device != x.device:
+        one_device(name, [x, part])
+
+
+def _require_no_tensor(name: str, value: Any) -> None:
+    """Raise DTypeError for what has a graph, which indices and what is written cannot be in."""
+    if goes_first(value):
+        raise DTypeError(
+            f"{name}: expected an NDArray, got {kind_of(value)}, {describe(value)}. "
+            "Use its array, realize_cached_data()."
+        )
 
 
 def _nonzero(mask: NDArray) -> tuple[NDArray, ...]:
@@ -91,28 +124,42 @@ def _gather(x: NDArray, indices: Sequence[NDArray], axis: int) -> NDArray:
         out = Layout.of(device, x.dtype, shape)
         run = device.gather(x._layout, [i._layout for i in views], axis, out)
         plan = _gathers.keep(key, Plan(out, checked("getitem", run, out)))
-    return new_array(plan.layout, _run("getitem", plan, x, views, x.shape[axis:]))
+    return new_array(plan.layout, _run("getitem", plan, x, views, indices, x.shape[axis:]))
 
 
 def _index_views(x: NDArray, indices: Sequence[Any]) -> list[NDArray]:
     """Index arrays as int64, of one shape."""
-    arrays = [i if i.dtype == np.int64 else i.astype("int64") for i in indices]
+    arrays = [i if i.dtype == np.int64 else _as_int64(i) for i in indices]
     shape = broadcast_shapes("getitem", arrays)
     return [i if i.shape == shape else i.broadcast_to(shape) for i in arrays]
 
 
+def _as_int64(i: NDArray) -> NDArray:
+    """Positions as int64; one too large for that stays too large, and is found to be so."""
+    if i.dtype == np.uint64:
+        i = apply("minimum", i, _MOST)
+    return i.astype("int64")  # type: ignore[no-any-return]
+
+
 def _run(
-    name: str, plan: Plan, x: NDArray, indices: Sequence[NDArray], extents: Sequence[int]
+    name: str,
+    plan: Plan,
+    x: NDArray,
+    views: Sequence[NDArray],
+    indices: Sequence[NDArray],
+    extents: Sequence[int],
 ) -> Any:
+    """Run a plan on x and int64 views of the indices, which are there for the message."""
     arguments: list[Any] = [x._memory, x._offset]
-    for i in indices:
+    for i in views:
         arguments += (i._memory, i._offset)
     try:
         return plan.run(*arguments)
     except IndexError as error:
         if not error.args or not isinstance(error.args[0], int):
             raise
-        raise _out_of_range(name, error.args[0], indices, extents) from None
+        given = [i.broadcast_to(view.shape) for i, view in zip(indices, views, strict=True)]
+        raise _out_of_range(name, error.args[0], given, extents) from None
 
 
 def _out_of_range(
@@ -156,7 +203,7 @@ def _scatter(
         out = Layout.of(device, values.dtype, shape)
         run = device.scatter_add(values._layout, [i._layout for i in views], axis, out)
         plan = _scatters.keep(key, Plan(out, checked("scatter_add", run, out)))
-    return new_array(plan.layout, _run("scatter_add", plan, values, views, shape[axis:]))
+    return new_array(plan.layout, _run("scatter_add", plan, values, views, indices, shape[axis:]))
 
 
 def put(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
@@ -170,25 +217,40 @@ def setitem(x: NDArray, key: Any, value: Any) -> None:
     """x[key] = value, written through to the memory that x shares with its views.
 
     value   a number, or an array that broadcasts to the place or has as many elements
+    Raises OptionError for an x that shows elements more than once, and for views of such.
     """
     if indexing.is_basic(key):
         assign(x, key, value)
         return
+    _require_own_places(x)
     _set_advanced(x, key, value)
 
 
 def assign(x: NDArray, key: Any, value: Any) -> None:
     """x[key] = value for a key without arrays."""
+    _require_own_places(x)
     _assign_view(x._view(indexing.basic_view(x._layout, key, True)), value)
+
+
+def _require_own_places(x: NDArray) -> None:
+    """Raise OptionError for a broadcast array: one write would show in several places."""
+    if x._layout.repeats:
+        raise OptionError(
+            f"setitem: expected an element of its own at each place of {describe(x)}, got "
+            f"strides {x.strides}, of a broadcast array or a view of one. Use compact()."
+        )
 
 
 def _value(value: Any, place: NDArray) -> Any:
     """What is to be written: an NDArray or a Python number. Lists take the place's dtype."""
     if isinstance(value, NDArray):
         return value
+    if isinstance(value, Flat):
+        return value[:]
     if isinstance(value, (list, tuple, range)):
         value = as_numbers(value, place.dtype, "setitem")
         return array(value, place.dtype, place.device)
+    _require_no_tensor("setitem", value)
     return as_operand("setitem", value, place)
 
 
@@ -251,21 +313,25 @@ def _fitted(place: NDArray | Layout, value: NDArray) -> NDArray:
 def _set_advanced(x: NDArray, key: Any, value: Any) -> None:
     """Where the key has arrays: through NumPy, on the device's own memory."""
     whole = x._shared()
-    parts = [
-        np.asarray(part) if isinstance(part, NDArray) else part
-        for part in indexing.ints_as_slices(key, x.shape)
-    ]
-    form = indexing.split_advanced(tuple(parts), x.shape, np.nonzero)
-    for index, extent in zip(form.arrays, form.extents, strict=True):
-        wrong = index[(index < -extent) | (index >= extent)]
-        if wrong.size:
-            raise _outside("setitem", wrong[0], extent)
+    parts = [p[:] if isinstance(p, Flat) else p for p in indexing.ints_as_slices(key, x.shape)]
+    for part in parts:
+        _require_place("setitem", part, x)
+    arrays = [np.asarray(part) if isinstance(part, NDArray) else part for part in parts]
+    form = indexing.split_advanced(tuple(arrays), x.shape, np.nonzero)
+    if 0 not in form.shape:  # where nothing is picked, NumPy looks at no index
+        _require_within(form)
     basic = (*form.basic, ...)  # which makes it a view even of a 0-d array
     view = whole[basic].transpose(form.order)
     after = view.shape[form.first + len(form.arrays) :]
     place = view.shape[: form.first] + form.shape + after
-    with np.errstate(all="ignore"):  # NaN as an integer
-        view[(slice(None),) * form.first + form.arrays] = _values_for(x, place, value)
+    view[(slice(None),) * form.first + form.arrays] = _values_for(x, place, value)
+
+
+def _require_within(form: indexing.AdvancedIndex) -> None:
+    for index, extent in zip(form.arrays, form.extents, strict=True):
+        wrong = index[(index < -extent) | (index >= extent)]
+        if wrong.size:
+            raise _outside("setitem", wrong[0], extent)
 
 
 def _values_for(x: NDArray, shape: Shape, value: Any) -> Any:
@@ -274,8 +340,7 @@ def _values_for(x: NDArray, shape: Shape, value: Any) -> Any:
     if not isinstance(value, NDArray):
         return stored(value, x.dtype)
     one_device("setitem", [x, value])
-    if _may_overlap(value, x):
-        value = value.astype(value.dtype)
+    value = value.astype(x.dtype, copy=_may_overlap(value, x))  # as the device converts
     return np.asarray(_fitted(Layout.of(x.device, x.dtype, shape), value))
 
 

@@ -20,7 +20,6 @@ from needle.dtypes import is_floating, is_integer
 from needle.errors import (
     DeviceError,
     DTypeError,
-    OptionError,
     OutOfRangeError,
     ShapeError,
     describe,
@@ -66,7 +65,9 @@ def as_numbers(
     fits = dtype is not None and is_integer(dtype) and not hasattr(a, "dtype")
     try:
         values = np.asarray(a, dtype=dtype if fits else None)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        if hasattr(a, "__dlpack__"):  # PyTorch's bfloat16, or what has a graph
+            return _by_dlpack(a, name)
         wanted = "numbers in rows of equal length" if dtype is None else f"values for {dtype}"
         raise DTypeError(f"{name}: expected {wanted}, got {_shown(a)}. ({error})") from None
     if values.dtype.kind in "biuf" or is_floating(values.dtype):
@@ -79,6 +80,16 @@ def as_numbers(
                 f"{name}: expected numbers that a float64 can hold, got {_shown(a)}."
             ) from None
     raise DTypeError(f"{name}: expected real numbers, got {_shown(a)} of dtype {values.dtype}.")
+
+
+def _by_dlpack(a: Any, name: str) -> np.ndarray[Any, Any]:
+    """The values of another library's array, without its graph, where NumPy does not get them."""
+    from needle.backend_ndarray.dlpack import from_dlpack
+
+    try:
+        return np.asarray(from_dlpack(a.detach() if hasattr(a, "detach") else a))
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DTypeError(f"{name}: expected numbers, got {_shown(a)}. ({error})") from None
 
 
 def _shown(a: Any) -> str:
@@ -155,13 +166,7 @@ def fill_plan(layout: Layout) -> Plan:
 
 
 def assign_plan(source: Layout | Scalar, place: Layout) -> Plan:
-    """What copies into a view. Raises OptionError if the view shows an element more than once."""
-    steps = zip(place.shape, place.strides, strict=True)
-    if place.size and any(n > 1 and not step for n, step in steps):
-        raise OptionError(
-            f"setitem: expected an element of its own at each place of {describe(place)}, got "
-            f"strides {place.strides}, of a broadcast array. Use compact()."
-        )
+    """What copies into a view."""
     device: Any = place.device
     return Plan(place, device.assign(source, place))
 
@@ -217,11 +222,25 @@ def arange(
     first, last, each = numbers
     whole = all(isinstance(x, int) for x in numbers)
     count = -((first - last) // each) if whole else math.ceil((last - first) / each)
-    wanted = dtype or ("int64" if whole else "float32")
+    wanted = promotion.as_supported(dtype or ("int64" if whole else "float32"))
+    length = max(0, count)
     if first == 0 and each == 1:
-        return _iota(_layout("arange", (max(0, count),), wanted, device))
-    ids = _iota(_layout("arange", (max(0, count),), "int64" if whole else "float64", device))
+        return _iota(_layout("arange", (length,), wanted, device))
+    ends = [first, first + (length - 1) * each] if length else []
+    if whole and not _fit(ends, _INT64):
+        if is_integer(wanted) and not _fit(ends, wanted):
+            raise DTypeError(
+                f"arange: expected numbers that {wanted} can hold, got {first}..{ends[-1]}."
+            )
+        whole = is_integer(wanted)
+    ids = _iota(_layout("arange", (length,), "int64" if whole else "float64", device))
+    if whole:  # modulo 2**64, as a uint64 beyond int64 needs
+        first, each = [(n + 2**63) % 2**64 - 2**63 for n in (first, each)]
     return (ids * each + first).astype(wanted, copy=False)  # type: ignore[no-any-return]
+
+
+def _fit(numbers: Sequence[float], dtype: np.dtype[Any]) -> bool:
+    return all(promotion.fits(number, dtype) for number in numbers)
 
 
 def _iota(layout: Layout) -> NDArray:

@@ -98,7 +98,8 @@ def dlpack(
 
     max_version  the newest DLPack that the consumer knows; None or (0, x): the unversioned one
     Raises BufferError for what cannot be shared: a reversed axis, at which PyTorch would end the
-    process; compact() straightens it.
+    process; compact() straightens it. What repeats elements, a broadcast array, is read-only, which
+    an unversioned capsule cannot say.
     """
     here = dlpack_device(x)
     if stream is not None or dl_device not in (None, here):
@@ -110,6 +111,12 @@ def dlpack(
     if backwards and x.size and not copy:
         raise BufferError(
             f"dlpack: expected strides of 0 or more, got {x.strides} of {describe(x)}. "
+            "Use compact()."
+        )
+    if x._layout.repeats and not copy and (max_version is None or max_version < (1, 0)):
+        raise BufferError(
+            "dlpack: expected a max_version from (1, 0) on, which can say that an array is "
+            f"read-only, for {describe(x)}, which repeats elements, got {max_version}. "
             "Use compact()."
         )
     values, narrow = x._shared(), x.dtype.name == "bfloat16"
@@ -141,7 +148,7 @@ def from_dlpack(x: Any, device: Device | None = None, copy: bool | None = None) 
     if isinstance(x, NDArray):
         if device in (None, x.device):
             return x.astype(x.dtype) if copy else x._view((x._layout, 0))
-        values, read_only = x._shared(), False
+        values, read_only = x._shared(), x._layout.repeats
     elif isinstance(x, np.ndarray):
         values, read_only = x, not x.flags.writeable
     else:

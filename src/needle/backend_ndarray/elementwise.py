@@ -13,6 +13,7 @@ from needle.backend_ndarray.device import Run, Scalar
 from needle.backend_ndarray.layout import Layout, Shape, require_extents, result_strides
 from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
+from needle.dtypes import is_floating
 from needle.errors import DeviceError, DTypeError, ShapeError, describe
 
 __all__ = ["Elementwise", "apply", "as_number", "as_operand", "broadcast_shapes", "operators"]
@@ -33,7 +34,8 @@ class Elementwise:
         arrays = [x for x in operands if isinstance(x, NDArray)]
         if not arrays:
             require_array(self.name, *operands)
-        prepared = [self._operand(x, arrays[0]) for x in operands]
+        like = arrays[-1]  # of `where`, not the condition
+        prepared = [self._operand(x, like) for x in operands]
         key = tuple([x._layout if isinstance(x, NDArray) else type(x) for x in prepared])
         plan = self.plans.get(key)
         if plan is None:
@@ -59,7 +61,7 @@ class Elementwise:
             if self.name in _EQUALITIES and _equals_no_number(x):
                 return math.nan
             x = as_operand(self.name, x, like)
-        if type(x) is int and self.name in _COMPARISONS.values():
+        if type(x) is int and self.name in COMPARISONS.values():
             return _comparable(self.name, x, like)
         return x
 
@@ -141,8 +143,9 @@ def _scalar_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def as_operand(name: str, x: Any, like: NDArray) -> Any:
     """What stands next to an NDArray, as an NDArray on its device or as a Python number.
 
-    NumPy's scalars are numbers, so that a float32 array stays one beside them; its arrays, and
-    lists, are arrays of their own dtype, but for lists of floats: those are float32.
+    NumPy's scalars are numbers, so that a float32 array stays one beside them. Its arrays, and
+    lists, are arrays of their own dtype, but for lists of floats, which are float32, and lists of
+    whole numbers beside floats, which take their dtype as Python's ints do.
     """
     number = as_number(x)
     if number is not None:
@@ -151,14 +154,21 @@ def as_operand(name: str, x: Any, like: NDArray) -> Any:
         from needle.backend_ndarray.creation import array, as_numbers
 
         values = as_numbers(x, None, name)
-        narrow = values.dtype == np.float64 and not isinstance(x, np.ndarray)
-        return array(values, np.float32 if narrow else values.dtype, like.device)
+        kind = values.dtype if isinstance(x, np.ndarray) else _list_dtype(values.dtype, like.dtype)
+        return array(values, kind, like.device)
     raise DTypeError(f"{name}: expected an NDArray or a number, got {describe(x)}.")
+
+
+def _list_dtype(dtype: np.dtype[Any], beside: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a list of which NumPy makes an array of `dtype`, next to an array."""
+    if dtype.kind in "iu" and is_floating(beside):
+        return beside
+    return np.dtype(np.float32) if dtype == np.float64 else dtype
 
 
 def goes_first(x: Any) -> bool:
     """Whether it has operators of its own that take arrays, as a Tensor has: NumPy's protocol."""
-    return getattr(type(x), "__array_ufunc__", True) is None and not isinstance(x, NDArray)
+    return getattr(type(x), "__array_ufunc__", True) is None
 
 
 def as_number(x: Any) -> Any:
@@ -189,7 +199,7 @@ def one_device(name: str, arrays: Sequence[NDArray]) -> Any:
     if all(x.device == device for x in arrays):
         return device
     if any(x.device.real != device.real for x in arrays):
-        places = " and ".join(repr(x.device.real) for x in arrays)
+        places = " and ".join(dict.fromkeys(repr(x.device.real) for x in arrays))
         raise DeviceError(f"{name}: expected arrays on one device, got {places}. Use to(device).")
     return next(x.device for x in arrays if not x.device.has_memory)
 
@@ -275,6 +285,26 @@ def binary_function(name: str, is_operator: bool = False) -> Callable[[Any, Any]
     return function
 
 
+def power_function(is_operator: bool = False) -> Callable[[Any, Any], NDArray]:
+    """`power`, for which the numbers 2 and 0.5 are the square and the square root.
+
+    As in NumPy: so (-inf)^0.5 is NaN and (-0.0)^0.5 is -0.0, where C's pow has inf and 0.0.
+    """
+    general = binary_function("power", is_operator)
+    square, sqrt = unary_function("square"), unary_function("sqrt")
+
+    def power(a: Any, b: Any) -> NDArray:
+        if type(b) in (int, float) and type(a) is NDArray and is_floating(a.dtype):
+            if b == 2:
+                return square(a)
+            if b == 0.5:
+                return sqrt(a)
+        return general(a, b)
+
+    power.__doc__ = general.__doc__
+    return power
+
+
 def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """`function` with its operands exchanged, for `1 - x`."""
 
@@ -297,7 +327,7 @@ BINARY = {
     "xor": "bitwise_xor",
 }
 _EQUALITIES = ("equal", "not_equal")
-_COMPARISONS = {
+COMPARISONS = {
     "eq": "equal",
     "ne": "not_equal",
     "lt": "less",
@@ -307,7 +337,7 @@ _COMPARISONS = {
 }
 
 
-def _divmod(a: Any, b: Any) -> tuple[NDArray, NDArray]:
+def quotient_and_rest(a: Any, b: Any) -> tuple[NDArray, NDArray]:
     return apply("floor_divide", a, b), apply("remainder", a, b)
 
 
@@ -315,13 +345,13 @@ def operators() -> dict[str, Any]:
     """Python's operators, as NDArray takes them into its class."""
     methods: dict[str, Any] = {}
     for short, name in BINARY.items():
-        function = binary_function(name, is_operator=True)
+        function = power_function(True) if name == "power" else binary_function(name, True)
         methods[f"__{short}__"] = function
         methods[f"__r{short}__"] = reflected(function)
-    for short, name in _COMPARISONS.items():
+    for short, name in COMPARISONS.items():
         methods[f"__{short}__"] = binary_function(name, is_operator=True)
-    methods["__divmod__"] = _divmod
-    methods["__rdivmod__"] = reflected(_divmod)
+    methods["__divmod__"] = quotient_and_rest
+    methods["__rdivmod__"] = reflected(quotient_and_rest)
     methods["__neg__"] = unary_function("negative")
     methods["__abs__"] = unary_function("abs")
     methods["__invert__"] = unary_function("invert")

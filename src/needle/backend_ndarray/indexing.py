@@ -119,7 +119,8 @@ def _basic_view(layout: Layout, parts: tuple[Any, ...], keep_axes: bool) -> View
             length = len(range(taken.start, taken.stop, taken.step))
             offset += stride * taken.start if length else 0
             shape.append(length)
-            strides.append(stride * taken.step if length else stride)
+            # a step that is not taken may be too long for any stride
+            strides.append(stride * taken.step if length > 1 else stride)
         axis += 1
     return layout.strided(tuple(shape), tuple(strides)), offset
 

@@ -119,6 +119,8 @@ class Layout:
 
     compact: whether the elements lie row after row without gaps. Axes of length 1 do not matter
     to that, and an array without elements always does, as in NumPy.
+    repeats: whether it shows an element more than once, by a stride of 0, or is a view of what
+    does. Nothing is written to such an array, so that a write changes one element.
 
     >>> layout = Layout.of("cpu", np.dtype("float32"), (2, 3))
     >>> layout.permute((1, 0))
@@ -132,14 +134,18 @@ class Layout:
         "itemsize",
         "nbytes",
         "ndim",
+        "repeats",
         "shape",
         "size",
         "strides",
         "views",
     )
 
-    def __init__(self, device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape) -> None:
+    def __init__(
+        self, device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape, repeats: bool
+    ) -> None:
         require_extents("array", shape, dtype.itemsize)
+        self.repeats = repeats
         self.device, self.dtype, self.shape, self.strides = device, dtype, shape, strides
         self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
         self.nbytes = self.size * self.itemsize
@@ -150,17 +156,30 @@ class Layout:
         self.views: dict[Hashable, Any] = {}
 
     @staticmethod
-    def of(device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape | None = None) -> Layout:
-        """The layout of these four; the same object each time. Without strides, the compact one."""
+    def of(
+        device: Any,
+        dtype: np.dtype[Any],
+        shape: Shape,
+        strides: Shape | None = None,
+        repeats: bool = False,
+    ) -> Layout:
+        """The layout of these; the same object each time. Without strides, the compact one.
+
+        repeats: True for a view of an array that repeats; else the strides tell.
+        """
         if strides is None:
             strides = compact_strides(shape)
-        key = (device, dtype, shape, strides)
+        key = (device, dtype, shape, strides, repeats)
         found = _layouts.get(key)
         if found is None:
             if len(_layouts) >= _MOST_LAYOUTS:
                 _layouts.clear()
+            repeats = repeats or _repeats(shape, strides)
             # of two threads that get here at once, both shall return the same layout
-            found = _layouts.setdefault(key, Layout(device, dtype, shape, strides))
+            found = _layouts.setdefault(
+                (*key[:4], repeats), Layout(device, dtype, shape, strides, repeats)
+            )
+            _layouts[key] = found
         return found
 
     def __repr__(self) -> str:
@@ -174,8 +193,8 @@ class Layout:
         return view
 
     def strided(self, shape: Shape, strides: Shape) -> Layout:
-        """The same device and dtype with this shape and these strides, unchecked."""
-        return Layout.of(self.device, self.dtype, shape, strides)
+        """The same device and dtype with this shape and these strides, unchecked: of a view."""
+        return Layout.of(self.device, self.dtype, shape, strides, self.repeats)
 
     @_remembered
     def moved(self, device: Any) -> Layout:
@@ -315,10 +334,10 @@ class Layout:
         view must not leave them: OutOfRangeError, in which `op` is named.
         """
         shape, strides = as_shape(op, shape), as_shape(op, strides)
-        too_long = any(abs(step) > _MOST for step in strides)
+        too_long = any(abs(step) * self.itemsize > _MOST for step in strides)
         if len(shape) != len(strides) or any(n < 0 for n in shape) or too_long:
             raise ShapeError(
-                f"{op}: expected extents from 0 and as many strides of 64 bits, "
+                f"{op}: expected extents from 0 and as many strides within 2**63 bytes, "
                 f"got shape {shape} and strides {strides}."
             )
         require_extents(op, shape, self.itemsize)
@@ -336,6 +355,11 @@ def _reach(shape: Shape, strides: Shape) -> tuple[int, int]:
     """Where the lowest and the highest element lie, counted from the first."""
     spans = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
     return sum(span for span in spans if span < 0), sum(span for span in spans if span > 0)
+
+
+def _repeats(shape: Shape, strides: Shape) -> bool:
+    """Whether an axis shows the same elements again and again."""
+    return 0 not in shape and any(n > 1 and not s for n, s in zip(shape, strides, strict=True))
 
 
 def _regrouped_strides(layout: Layout, shape: Shape) -> Shape | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from string import ascii_letters
 from typing import Any
 
@@ -52,7 +53,7 @@ def _matmul_plan(a: NDArray, b: NDArray) -> Plan:
     batch = _batch(a, b, x, y)
     x = x.broadcast_to((*batch, *x.shape[-2:]))[0]
     y = y.broadcast_to((*batch, *y.shape[-2:]))[0]
-    dtype = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
+    dtype = _product_dtype(a.dtype, b.dtype)
     require_extents("matmul", (*batch, x.shape[-2], y.shape[-1]), dtype.itemsize)
     whole = Layout.of(device, dtype, (*batch, x.shape[-2], y.shape[-1]))
     run = device.contract(x, y, whole, (len(batch), 1, 1, 1))
@@ -75,22 +76,25 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
 
     Without "->" the output has the letters that occur once, in alphabetical order.
 
-    Two arrays at a time, from the left: letters that neither the output nor a later array has are
-    summed as soon as they can be.
+    Two arrays at a time, from the left: a letter that one array alone has, and the output has not,
+    is summed before; what neither the output nor a later array has, with the product.
     """
     require_array("einsum", *arrays)
     terms, output = _parsed(subscripts, arrays)
     _require_extents(subscripts, terms, arrays)
-    term, x = _diagonal(terms[0], arrays[0])
-    for position, (other, y) in enumerate(zip(terms[1:], arrays[1:], strict=True), 1):
-        needed = output + "".join(terms[position + 1 :])
-        term, x = _contract(term, x, *_diagonal(other, y), needed)
-    gone = tuple([axis for axis, letter in enumerate(term) if letter not in output])
-    if gone:
-        x = reductions.sum(x, gone).astype(x.dtype, copy=False)
-    left = [letter for letter in term if letter in output]
-    x = x.permute([left.index(letter) for letter in output])
-    return x if len(arrays) > 1 or gone else x.astype(x.dtype)
+    dtype = reduce(_product_dtype, [x.dtype for x in arrays])
+    later = ["".join(terms[position:]) + output for position in range(1, len(terms) + 1)]
+    term, x = _summed(*_diagonal(terms[0], arrays[0]), later[0], dtype)
+    for other, y, needed in zip(terms[1:], arrays[1:], later[1:], strict=True):
+        other, y = _summed(*_diagonal(other, y), term + needed, dtype)
+        term, x = _contract(term, x, other, y, needed)
+    x = x.permute([term.index(letter) for letter in output])
+    is_view = len(arrays) == 1 and len(term) == len(set(terms[0]))
+    return x.astype(dtype) if is_view or x.dtype != dtype else x
+
+
+def _product_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    return promotion.result_dtypes("multiply", (a, b))[1]
 
 
 def _parsed(subscripts: str, arrays: Sequence[NDArray]) -> tuple[list[str], str]:
@@ -113,11 +117,15 @@ def _parsed(subscripts: str, arrays: Sequence[NDArray]) -> tuple[list[str], str]
 
 
 def _require_extents(subscripts: str, terms: Sequence[str], arrays: Sequence[NDArray]) -> None:
+    """Raise ShapeError unless a letter has one extent, or 1 in some of the arrays."""
     extents: dict[str, int] = {}
     for term, x in zip(terms, arrays, strict=True):
+        own: dict[str, int] = {}  # an axis of length 1 is repeated for other arrays only
         for letter, extent in zip(term, x.shape, strict=True):
             known = extents.setdefault(letter, extent)
-            if extent not in (1, known) and known != 1:
+            if own.setdefault(letter, extent) != extent or (
+                extent not in (1, known) and known != 1
+            ):
                 raise ShapeError(
                     f"einsum: expected equal extents for {letter!r} in {subscripts!r}, "
                     f"got {describe(*arrays)}."
@@ -135,11 +143,21 @@ def _diagonal(term: str, x: NDArray) -> tuple[str, NDArray]:
     return letters, x._view(x._layout.merge_axes(groups))
 
 
+def _summed(term: str, x: NDArray, needed: str, dtype: np.dtype[Any]) -> tuple[str, NDArray]:
+    """x without the letters that nothing else has; added up as numbers of the result's dtype."""
+    gone = tuple([axis for axis, letter in enumerate(term) if letter not in needed])
+    if not gone:
+        return term, x
+    left = "".join([letter for letter in term if letter in needed])
+    return left, reductions.sum(x, gone, dtype=promotion.sum_dtype(dtype))
+
+
 def _contract(term: str, x: NDArray, other: str, y: NDArray, needed: str) -> tuple[str, NDArray]:
     """The product of two arrays, summed over what is not needed any more."""
     shared = [c for c in term if c in other]
     # a letter whose extent is 1 on one side only is repeated there
-    extents = {c: max(x.shape[term.index(c)], y.shape[other.index(c)]) for c in shared}
+    pairs = {c: (x.shape[term.index(c)], y.shape[other.index(c)]) for c in shared}
+    extents = {c: n if m == 1 else m for c, (m, n) in pairs.items()}
     x = x.broadcast_to([extents.get(c, n) for c, n in zip(term, x.shape, strict=True)])
     y = y.broadcast_to([extents.get(c, n) for c, n in zip(other, y.shape, strict=True)])
     batch = [c for c in shared if c in needed]
@@ -156,7 +174,7 @@ def _contract(term: str, x: NDArray, other: str, y: NDArray, needed: str) -> tup
 
 def _contract_plan(a: NDArray, b: NDArray, groups: tuple[int, int, int, int]) -> Plan:
     batch, m, _, k = groups
-    dtype: Any = promotion.result_dtypes("multiply", (a.dtype, b.dtype))[1]
+    dtype = _product_dtype(a.dtype, b.dtype)
     device = one_device("einsum", [a, b])
     shape = a.shape[: batch + m] + b.shape[batch + k :]
     require_extents("einsum", shape, dtype.itemsize)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from needle.backend_ndarray import (
     access,
     dlpack,
@@ -15,7 +17,7 @@ from needle.backend_ndarray import (
     shapes,
 )
 from needle.backend_ndarray.ndarray import NDArray
-from needle.errors import DTypeError, ShapeError, describe
+from needle.errors import DTypeError, ShapeError, describe, kind_of
 
 __all__ = ["bind"]
 
@@ -35,6 +37,11 @@ def pad(x: NDArray, axes: Sequence[tuple[int, int]]) -> NDArray:
     return shapes.pad(x, axes)
 
 
+def copy(x: NDArray) -> NDArray:
+    """A fresh array with the same elements, row after row."""
+    return shapes.copied("copy", x)
+
+
 def _positive(x: NDArray) -> Any:
     """A copy, as `-x` is an array of its own."""
     return shapes.astype(x, x.dtype)
@@ -45,8 +52,11 @@ def _in_place(name: str, function: Callable[[Any, Any], Any]) -> Callable[[NDArr
 
     def method(x: NDArray, other: Any) -> NDArray:
         result = function(x, other)
-        if result is NotImplemented:
-            return result  # type: ignore[no-any-return]
+        if result is NotImplemented:  # a Tensor's, of which x would become another
+            raise DTypeError(
+                f"{name}: expected an NDArray or a number beside {describe(x)} in place, got "
+                f"{kind_of(other)}. Use x = x + y, or the array of y."
+            )
         if result.shape != x.shape:
             raise ShapeError(
                 f"{name}: expected a result that fits {describe(x)} in place, got "
@@ -67,6 +77,52 @@ def _matmul(a: NDArray, b: Any) -> Any:
     return NotImplemented if elementwise.goes_first(b) else linalg.matmul(a, b)
 
 
+def _array_ufunc(
+    x: NDArray, ufunc: Any, method: str, *operands: Any, out: Any = None, **options: Any
+) -> Any:
+    """`a + x` and `a += x` for an array `a` of NumPy's, which asks for them here.
+
+    The first is an NDArray, the second writes into `a`. No other ufunc takes NDArrays.
+    """
+    if out is not None:
+        return getattr(ufunc, method)(*_as_numpys(operands), out=_as_numpys(out), **options)
+    name = ufunc.__name__
+    if method != "__call__" or options or name not in _UFUNCS:
+        raise TypeError(
+            f"{name}: expected NumPy's arrays, got {describe(*operands)}; __array_ufunc__ is for "
+            "operators. Use the function of needle.backend_ndarray, or numpy.asarray(x)."
+        )
+    return _UFUNCS[name](*operands)
+
+
+_UFUNCS: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: elementwise.primitive(name) for name in elementwise.BINARY.values()},
+    **{name: elementwise.primitive(name) for name in elementwise.COMPARISONS.values()},
+    "matmul": linalg.matmul,
+    "divmod": elementwise.quotient_and_rest,
+}
+
+
+def _array_function(
+    x: NDArray, function: Any, types: Any, arguments: Any, options: dict[str, Any]
+) -> Any:
+    """NumPy's functions see NumPy's array on the memory of an NDArray, and give NumPy's arrays."""
+    if function in (np.shape, np.ndim, np.size):  # which arrays without values have as well
+        return function._implementation(*arguments, **options)
+    return function(*_as_numpys(arguments), **_as_numpys(options))
+
+
+def _as_numpys(value: Any) -> Any:
+    """`value`, in which NumPy's arrays stand for NDArrays, in lists, tuples and dicts as well."""
+    if isinstance(value, NDArray):
+        return np.asarray(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(_as_numpys, value))
+    if type(value) is dict:
+        return {key: _as_numpys(item) for key, item in value.items()}
+    return value
+
+
 def bind() -> None:
     """Give NDArray what this package has written for it."""
     operators = {**elementwise.operators(), "__matmul__": _matmul}
@@ -76,12 +132,15 @@ def bind() -> None:
         **{f"__i{key}__": _in_place(names[key], operators[f"__{key}__"]) for key in names},
         "__rmatmul__": elementwise.reflected(linalg.matmul),
         "__pos__": _positive,
+        "__array_ufunc__": _array_ufunc,
+        "__array_function__": _array_function,
         "__getitem__": access.getitem,
         "__setitem__": access.setitem,
         "__dlpack__": dlpack.dlpack,
         "__dlpack_device__": dlpack.dlpack_device,
         "astype": shapes.astype,
         "compact": shapes.compact,
+        "copy": copy,
         "to": shapes.to,
         "fill": fill,
         "flip": flip,

@@ -6,7 +6,6 @@ are functions of other files, bound to the class in `methods.py`.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from needle.backend_ndarray import indexing
 from needle.backend_ndarray.device import Device
 from needle.backend_ndarray.layout import Layout, Shape, as_shape, compact_strides
 from needle.backend_ndarray.plans import require_memory
-from needle.errors import DTypeError, OutOfRangeError, ShapeError, describe
+from needle.errors import DTypeError, ShapeError, describe
 
 __all__ = ["NDArray", "new_array", "require_array"]
 
@@ -32,7 +31,8 @@ class NDArray:
 
     Views share the memory: `reshape` where strides allow, `permute`, `broadcast_to`, `flip` by
     slices, `x[2:5, ::-1]`. An int in an index leaves an axis of length 1. `x += y` and its like
-    write into the memory as well.
+    write into the memory as well. A class derived from this one is not kept: views of its arrays,
+    and what is computed of them, are NDArrays.
 
     >>> import needle.backend_ndarray as nd
     >>> x = nd.array([[1, 2, 3], [4, 5, 6]])
@@ -154,17 +154,20 @@ class NDArray:
         reach = (self._offset, self._memory_size())
         return self._view(self._layout.as_strided(extents, steps, *reach))
 
-    def permute(self, axes: Sequence[int]) -> NDArray:
-        """A view whose axis i is this array's axis `axes[i]`."""
-        return self._view(self._layout.permute(as_shape("permute", axes)))
+    def permute(self, *axes: Any) -> NDArray:
+        """A view whose axis i is this array's axis `axes[i]`: permute((1, 0)) or permute(1, 0)."""
+        order = as_shape("permute", axes[0] if len(axes) == 1 else axes)
+        return self._view(self._layout.permute(order))
 
     def swapaxes(self, first: int, second: int) -> NDArray:
         """A view with two axes exchanged."""
         return self._view(self._layout.swapaxes(*as_shape("swapaxes", (first, second))))
 
-    def broadcast_to(self, shape: Sequence[int]) -> NDArray:
-        """A view in which axes of length 1, and new axes in front, repeat."""
-        return self._view(self._layout.broadcast_to(as_shape("broadcast_to", shape)))
+    def broadcast_to(self, *shape: Any) -> NDArray:
+        """A view in which axes of length 1, and new axes in front, repeat: broadcast_to((2, 3)) or
+        broadcast_to(2, 3)."""
+        extents = as_shape("broadcast_to", shape[0] if len(shape) == 1 else shape)
+        return self._view(self._layout.broadcast_to(extents))
 
     def reshape(self, *shape: Any) -> NDArray:
         """The elements in another shape, one extent of which may be -1: a view where strides
@@ -190,7 +193,15 @@ class NDArray:
     def flat(self) -> Any:
         """The elements in order, to read and to write: a 1-D view, or what acts like one."""
         view = self._layout.reshape((-1,)) if self.size else self._layout.reshape((0,))
-        return self._view(view) if view is not None else _Flat(self)
+        if view is not None:
+            return self._view(view)
+        from needle.backend_ndarray.flat import Flat
+
+        return Flat(self)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self.flat[:] = value
 
     def process_slice(self, sl: slice, dim: int) -> slice:
         """The slice along axis `dim` with explicit start, stop and step."""
@@ -199,21 +210,30 @@ class NDArray:
     # -- Python's protocols --------------------------------------------------------------------
 
     def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len: expected at least one axis, got a 0-d NDArray.")
-        return self.shape[0]
+        return self._length("len")
 
     def __iter__(self) -> Iterator[NDArray]:
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(self._length("iter")))
+
+    def _length(self, name: str) -> int:
+        if not self.ndim:
+            raise TypeError(f"{name}: expected at least one axis, got a 0-d NDArray.")
+        return self.shape[0]
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether some element equals the value; of an array, the one that stands beside it."""
+        from needle.backend_ndarray.elementwise import apply
+
+        return bool(apply("equal", self, value).any())
 
     def __bool__(self) -> bool:
-        return bool(self.item())
+        return bool(self._one("bool", " Use any() or all()."))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._one("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._one("int"))
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.size != 1:
@@ -222,8 +242,11 @@ class NDArray:
 
     def item(self) -> Any:
         """The one element, as a Python number."""
+        return self._one("item")
+
+    def _one(self, name: str, hint: str = "") -> Any:
         if self.size != 1:
-            raise ShapeError(f"item: expected one element, got {describe(self)}.")
+            raise ShapeError(f"{name}: expected one element, got {describe(self)}.{hint}")
         return self._shared().item()
 
     def tolist(self) -> Any:
@@ -232,8 +255,11 @@ class NDArray:
         return self._shared().tolist()
 
     def _shared(self) -> np.ndarray[Any, Any]:
-        """A NumPy array on the same memory."""
-        return self.device.view(self._layout, self._memory, self._offset)
+        """A NumPy array on the same memory, read-only where elements show more than once."""
+        shared = self.device.view(self._layout, self._memory, self._offset)
+        if self._layout.repeats:
+            shared.flags.writeable = False
+        return shared
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A NumPy copy."""
@@ -261,9 +287,6 @@ class NDArray:
     def __reduce__(self) -> Any:
         """How `copy` and `pickle` take it: its elements and the device."""
         return _rebuilt, (self.numpy(), self.device.name)
-
-    # numpy_array + ndarray must come to NDArray.__radd__
-    __array_ufunc__ = None
 
     def __repr__(self) -> str:
         """As NumPy prints an array, dtype and shape where they do not show; then the device."""
@@ -338,10 +361,13 @@ class NDArray:
         __invert__: Any
         __getitem__: Any
         __setitem__: Any
+        __array_ufunc__: Any
+        __array_function__: Any
         __dlpack__: Any
         __dlpack_device__: Any
         astype: Any
         compact: Any
+        copy: Any
         to: Any
         fill: Any
         flip: Any
@@ -386,34 +412,3 @@ def _rebuilt(values: np.ndarray[Any, Any], device: str) -> NDArray:
     from needle.backend_ndarray import creation, devices
 
     return creation.array(values, values.dtype, getattr(devices, device)())
-
-
-class _Flat:
-    """The elements of an array that no 1-D view can walk, in order."""
-
-    def __init__(self, array: NDArray) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return self._array.size
-
-    def _element(self, index: Any) -> NDArray:
-        """A view of one element."""
-        size = len(self)
-        if not -size <= index < size:
-            raise OutOfRangeError(f"flat: expected an index in [{-size}, {size}), got {index}.")
-        place = np.unravel_index(index % size, self._array.shape)
-        return self._array[place].reshape((1,))  # type: ignore[no-any-return]
-
-    def __getitem__(self, index: Any) -> NDArray:
-        if indexing.is_int(index):
-            return self._element(operator.index(index))
-        return self._array.compact().reshape((-1,))[index]  # type: ignore[no-any-return]
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        if indexing.is_int(index):
-            self._element(operator.index(index))[0] = value
-            return
-        row = self._array.compact().reshape((-1,))
-        row[index] = value
-        self._array[(...,)] = row.reshape(self._array.shape)

@@ -23,6 +23,7 @@ __all__ = [
     "reduction_dtype",
     "result_dtypes",
     "stored",
+    "sum_dtype",
 ]
 
 DType = np.dtype[Any]
@@ -126,6 +127,11 @@ def reduction_dtype(name: str, dtype: DType) -> DType:
     if name == "mean" and not is_floating(dtype):
         return np.dtype(np.float64)
     return dtype
+
+
+def sum_dtype(dtype: DType) -> DType:
+    """What numbers of a dtype are added up in: float32 for 16-bit floats, else themselves."""
+    return np.dtype(np.float32) if is_floating(dtype) and dtype.itemsize < 4 else dtype
 
 
 def rank(dtype: DType) -> int:

@@ -43,17 +43,22 @@ def _kept(x: NDArray, axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
 def _reduction(name: str, doc: str) -> Callable[..., NDArray]:
     plans = Plans()
 
-    def function(x: NDArray, axis: Axis = None, keepdims: bool = False) -> NDArray:
+    def function(
+        x: NDArray, axis: Axis = None, keepdims: bool = False, dtype: Any = None
+    ) -> NDArray:
         if axis is not None and type(axis) is not int:
             axis = as_shape(name, axis)  # 0.0 must not pass for a remembered 0
         try:
-            key = (x._layout, axis, keepdims)
+            key: Any = (x._layout, axis, keepdims)
         except AttributeError:
             require_array(name, x)
             raise
+        if dtype is not None:
+            dtype = _wanted(name, dtype)
+            key = (*key, dtype)
         plan = plans.get(key)
         if plan is None:
-            plan = plans.keep(key, _plan(name, x, axis, keepdims))
+            plan = plans.keep(key, _plan(name, x, axis, keepdims, dtype))
         return new_array(plan.layout, plan.run(x._memory, x._offset))
 
     function.__name__ = function.__qualname__ = name
@@ -61,34 +66,46 @@ def _reduction(name: str, doc: str) -> Callable[..., NDArray]:
     return function
 
 
-def _plan(name: str, x: NDArray, axis: Axis, keepdims: bool) -> Plan:
+def _wanted(name: str, dtype: Any) -> np.dtype[Any]:
+    """The dtype that is asked for. Raises DTypeError where the result has that of the elements."""
+    if name not in ("sum", "prod", "mean"):
+        raise DTypeError(f"{name}: expected no dtype, got {dtype}. Use astype(dtype).")
+    return promotion.as_supported(dtype)
+
+
+def _plan(name: str, x: NDArray, axis: Axis, keepdims: bool, dtype: np.dtype[Any] | None) -> Plan:
     axes = normalize_axes(name, axis, x.ndim)
     if name in ("max", "min") and x.size == 0 and 0 in [x.shape[i] for i in axes]:
         raise ShapeError(
             f"{name}: expected at least one element along axes {axes}, got {describe(x)}."
         )
-    dtype = promotion.reduction_dtype(name, x.dtype)
+    dtype = dtype or promotion.reduction_dtype(name, x.dtype)
     how = name
     if name == "mean":  # which is a sum to begin with
-        dtype, how = np.dtype(np.float32) if dtype.itemsize < 4 else dtype, "sum"
+        dtype, how = promotion.sum_dtype(dtype), "sum"
     out = Layout.of(x.device, dtype, _kept(x, axes, keepdims))
     return Plan(out, checked(name, x.device.reduce(how, x._layout, axes, out), out))
 
 
 sum = _reduction(
-    "sum", "Σ x over `axis`; small integers widen to 64 bits, 16-bit floats add up in float32."
+    "sum",
+    "Σ x over `axis`; small integers widen to 64 bits, 16-bit floats add up in float32.\n\n"
+    "dtype: what elements become before, and the result has.",
 )
-prod = _reduction("prod", "Π x over `axis`; small integers widen to 64 bits.")
+prod = _reduction(
+    "prod", "Π x over `axis`; small integers widen to 64 bits. `dtype` as that of `sum`."
+)
 max = _reduction("max", "The largest element over `axis`; NaN if there is one.")
 min = _reduction("min", "The smallest element over `axis`; NaN if there is one.")
 all = _reduction("all", "Whether every element over `axis` is true; of nothing: True.")
 any = _reduction("any", "Whether some element over `axis` is true; of nothing: False.")
 
 
-def mean(x: NDArray, axis: Axis = None, keepdims: bool = False) -> NDArray:
-    """Σ x / N over `axis`; of integers in float64, of nothing NaN."""
-    found = _total(x, axis, keepdims) / _count("mean", x, axis)
-    return found.astype(promotion.reduction_dtype("mean", x.dtype), copy=False)  # type: ignore[no-any-return]
+def mean(x: NDArray, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> NDArray:
+    """Σ x / N over `axis`; of integers in float64, of nothing NaN. `dtype` as that of `sum`."""
+    found = _total(x, axis, keepdims, dtype) / _count("mean", x, axis)
+    wanted = promotion.reduction_dtype("mean", x.dtype) if dtype is None else dtype
+    return found.astype(wanted, copy=False)  # type: ignore[no-any-return]
 
 
 _total = _reduction("mean", "Σ x over `axis` in the dtype that a mean is computed in.")
@@ -164,20 +181,21 @@ argmin = _arg_reduction("argmin", "The index (int64) of the first smallest eleme
 _scans = Plans()
 
 
-def cumsum(x: NDArray, axis: int | None = None) -> NDArray:
+def cumsum(x: NDArray, axis: int | None = None, dtype: Any = None) -> NDArray:
     """Running sums along `axis`; of the flattened array by default. Dtypes as `sum`'s."""
     require_array("cumsum", x)
     if axis is None:
-        return cumsum(x.reshape((x.size,)), 0)
-    return _run_scan(x, _one_axis("cumsum", axis))
+        return cumsum(x.reshape((x.size,)), 0, dtype)
+    wanted = None if dtype is None else promotion.as_supported(dtype)
+    return _run_scan(x, _one_axis("cumsum", axis), wanted)
 
 
-def _run_scan(x: NDArray, axis: int) -> NDArray:
-    plan = _scans.find((x._layout, axis), lambda: _scan_plan(x, axis))
+def _run_scan(x: NDArray, axis: int, dtype: np.dtype[Any] | None) -> NDArray:
+    plan = _scans.find((x._layout, axis, dtype), lambda: _scan_plan(x, axis, dtype))
     return new_array(plan.layout, plan.run(x._memory, x._offset))
 
 
-def _scan_plan(x: NDArray, axis: int) -> Plan:
+def _scan_plan(x: NDArray, axis: int, dtype: np.dtype[Any] | None) -> Plan:
     (number,) = normalize_axes("cumsum", axis, x.ndim)
-    out = Layout.of(x.device, promotion.reduction_dtype("cumsum", x.dtype), x.shape)
+    out = Layout.of(x.device, dtype or promotion.reduction_dtype("cumsum", x.dtype), x.shape)
     return Plan(out, checked("cumsum", x.device.scan("cumsum", x._layout, number, out), out))

@@ -73,9 +73,12 @@ def astype(x: NDArray, dtype: Any, copy: bool = True) -> NDArray:
 
 
 def compact(x: NDArray) -> NDArray:
-    """The array itself if it lies row after row and fills its memory, else a copy that does."""
+    """The array itself if it lies row after row and fills its memory, else a copy that does.
+
+    A view of a broadcast array, which nothing is written to, is copied too.
+    """
     require_array("compact", x)
-    return x if x.is_compact() else copied("compact", x)
+    return x if x.is_compact() and not x._layout.repeats else copied("compact", x)
 
 
 def to(x: NDArray, device: Device) -> NDArray:

@@ -188,7 +188,7 @@ class Extreme(Reduction):
     def _require_elements(self, x: Array) -> None:
         if _count(x, self._axes(x)) == 0:
             raise ShapeError(
-                f"{self.name}: expected at least one element along axes {self.axes}, "
+                f"{self.name}: expected at least one element along axes {self._axes(x)}, "
                 f"got {describe(x)}."
             )
 
