@@ -400,7 +400,7 @@ def test_without_llvmlite_the_device_says_what_is_missing() -> None:
         "import needle as ndl, needle.backend_ndarray as nd\n"
         "nd.ones(2, device=nd.cpu_numpy()) + 1\n"
         "try: nd.ones(2, device=nd.cpu())\n"
-        "except ndl.DeviceError as error: print(error)"
+        "except ndl.errors.DeviceError as error: print(error)"
     )
     assert told.startswith("cpu(): expected the package llvmlite")
 

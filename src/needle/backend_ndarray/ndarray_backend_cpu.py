@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,71 +51,65 @@ class CPUDevice(Device):
         compute: Sequence[np.dtype[Any]],
         out: Layout,
     ) -> Run:
-        from needle.compiler.kernels import elementwise
-
-        prepared = elementwise.prepare(name, inputs, compute, out)
+        prepared = _kernels("elementwise").prepare(name, inputs, compute, out)
         arrays = [x for x in inputs if isinstance(x, Layout)]
         scalars = [x.dtype.kind == "f" for x in inputs if isinstance(x, Scalar)]
         return _bind(prepared, arrays, out, scalars)
 
     def assign(self, source: Layout | Scalar, target: Layout) -> Run:
-        from needle.compiler.kernels import elementwise
-        from needle.runtime.call import bind
-
-        prepared = elementwise.prepare("copy", [source], [target.dtype], target)
+        prepared = _kernels("elementwise").prepare("copy", [source], [target.dtype], target)
         if isinstance(source, Scalar):
-            return bind(prepared, [target.itemsize], None, [source.dtype.kind == "f"])
-        return bind(prepared, [source.itemsize, target.itemsize])
+            return _bind(prepared, [target], None, [source.dtype.kind == "f"])
+        return _bind(prepared, [source, target], None)
 
     def reduce(self, name: str, x: Layout, axes: tuple[int, ...], out: Layout) -> Run:
-        from needle.compiler.kernels import reduction
-
-        return _bind(reduction.prepare(name, x, axes, out), [x], out)
+        return _bind(_kernels("reduction").prepare(name, x, axes, out), [x], out)
 
     def arg_reduce(self, name: str, x: Layout, axis: int, out: Layout) -> Run:
-        from needle.compiler.kernels import arg_reduction
-
-        return _bind(arg_reduction.prepare(name, x, axis, out), [x], out)
+        return _bind(_kernels("arg_reduction").prepare(name, x, axis, out), [x], out)
 
     def scan(self, name: str, x: Layout, axis: int, out: Layout) -> Run:
-        from needle.compiler.kernels import scan
-
-        return _bind(scan.prepare(name, x, axis, out), [x], out)
+        return _bind(_kernels("scan").prepare(name, x, axis, out), [x], out)
 
     def contract(self, a: Layout, b: Layout, out: Layout, groups: tuple[int, int, int, int]) -> Run:
-        from needle.compiler.kernels import contraction
-
-        return _bind(contraction.prepare(a, b, out, *groups), [a, b], out)
+        return _bind(_kernels("contraction").prepare(a, b, out, *groups), [a, b], out)
 
     def gather(self, x: Layout, indices: Sequence[Layout], axis: int, out: Layout) -> Run:
-        from needle.compiler.kernels import gather
-
-        return _bind(gather.prepare_gather(x, indices, axis, out), [x, *indices], out)
+        return _bind(_kernels("gather").prepare_gather(x, indices, axis, out), [x, *indices], out)
 
     def scatter_add(self, x: Layout, indices: Sequence[Layout], axis: int, out: Layout) -> Run:
-        from needle.compiler.kernels import gather
-
-        return _bind(gather.prepare_scatter_add(x, indices, axis, out), [x, *indices], out)
+        return _bind(
+            _kernels("gather").prepare_scatter_add(x, indices, axis, out), [x, *indices], out
+        )
 
     def iota(self, out: Layout) -> Run:
-        from needle.compiler.kernels import iota
-
-        return _bind(iota.prepare(out), [], out)
+        return _bind(_kernels("iota").prepare(out), [], out)
 
 
-def _bind(prepared: Any, operands: Sequence[Layout], out: Layout, scalars: Any = ()) -> Run:
-    from needle.runtime.call import bind
-
-    return bind(prepared, [x.itemsize for x in operands], out.nbytes, scalars)
+def _bind(
+    prepared: Any, operands: Sequence[Layout], out: Layout | None, scalars: Sequence[bool] = ()
+) -> Run:
+    sizes = [x.itemsize for x in operands]
+    return _module("needle.runtime.call").bind(  # type: ignore[no-any-return]
+        prepared, sizes, None if out is None else out.nbytes, scalars
+    )
 
 
 @cache
 def _runtime(name: str) -> Callable[..., Any]:
+    return _module("needle.runtime.call").runtime_function(name)  # type: ignore[no-any-return]
+
+
+def _kernels(name: str) -> Any:
+    return _module(f"needle.compiler.kernels.{name}")
+
+
+@cache
+def _module(name: str) -> Any:
+    """A module that writes or calls machine code: imported when it is needed."""
     if find_spec("llvmlite") is None:
         raise DeviceError(
             "cpu(): expected the package llvmlite, which makes its machine code, got none. "
             "Install it, or set NEEDLE_BACKEND=np, or use ndl.cpu_numpy()."
         )
-    from needle.runtime.call import runtime_function
-
-    return runtime_function(name)
+    return import_module(name)
