@@ -9,7 +9,7 @@ __all__ = ["MAX_POINTERS", "MAX_SCALARS", "Operand", "Prepared", "tasks_for"]
 
 MAX_POINTERS, MAX_SCALARS = 8, 4
 
-# A second thread is worth waking for this long a piece of work.
+# A second thread is worth waking where each gets this long a piece of work.
 _TASK_NANOSECONDS = 10_000
 
 
