@@ -253,3 +253,11 @@ def test_numpy_knows_the_shape_of_an_array_without_values() -> None:
 
     x = nd.ones((2, 3), device=trace())
     assert (np.shape(x), np.ndim(x), np.size(x)) == ((2, 3), 2, 6)
+
+
+@each_device
+def test_the_first_products_of_an_einsum_are_of_the_dtype_of_all(device: nd.Device) -> None:
+    small, one = nd.array([100] * 3, "int8", device), nd.array(1, "int32", device)
+    assert nd.einsum("i,i,->", small, small, one).item() == 30_000
+    half, single = nd.array([300] * 3, "float16", device), nd.array(1, device=device)
+    assert nd.einsum("i,i,->", half, half, single).item() == 270_000

@@ -258,3 +258,16 @@ def test_whole_numbers_keep_their_dtype_when_squared_and_become_floats_under_a_r
     assert (x**2).dtype == np.dtype("int32")
     assert (x**2).tolist() == [9, 16]
     assert nd.array([4, 9], "int32", device).__pow__(0.5).tolist() == [2.0, 3.0]
+
+
+@each_device
+def test_numpys_scalars_are_exponents_as_pythons_numbers_are(device: nd.Device) -> None:
+    x = nd.array([-np.inf, -0.0, 9.0], device=device)
+    for half in (np.float64(0.5), np.float32(0.5), Fraction(1, 2)):
+        np.testing.assert_array_equal(np.asarray(x**half), [np.nan, -0.0, 3.0])
+    assert (x ** np.int64(2)).tolist() == [np.inf, 0.0, 81.0]
+
+
+@each_device
+def test_whole_numbers_in_lists_are_not_rounded_to_be_compared(device: nd.Device) -> None:
+    assert (nd.array([16777216.0], device=device) == [16777217]).tolist() == [False]

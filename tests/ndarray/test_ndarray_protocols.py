@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import sys
-from typing import Any
+from collections import deque
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -182,3 +183,31 @@ def test_a_device_that_is_none_is_refused() -> None:
     for act in (nd.ones, nd.empty, nd.array):
         with pytest.raises(DeviceError, match=r"^device: expected a device .* got 'cpu'"):
             act((2,), device="cpu")  # type: ignore[arg-type]
+
+
+class Pair(NamedTuple):
+    """A sequence that is neither a list nor exactly a tuple."""
+
+    a: Any
+    b: Any
+
+
+@each_device
+def test_numpys_functions_find_arrays_in_any_sequence(device: nd.Device) -> None:
+    x = nd.array([1, 2], device=device)
+    for pair in (Pair(x, x), deque([x, x]), [x, x], (x, np.ones(2))):
+        joined = np.concatenate(pair)
+        assert type(joined) is np.ndarray
+        assert joined.shape == (4,)
+
+
+@each_device
+def test_what_numpy_writes_into_is_what_it_gives_back(device: nd.Device) -> None:
+    x, out = nd.array([[1, 2], [3, 4]], device=device), nd.zeros(2, device=device)
+    assert np.sum(x, axis=0, out=out) is out
+    assert out.tolist() == [4, 6]
+    assert np.add(np.ones(2, "float32"), x[0].reshape(2), out=out) is out
+    assert out.tolist() == [2, 3]
+    target = np.zeros(2)
+    np.add.at(target, [0, 1], x[1].reshape(2))
+    assert target.tolist() == [3, 4]

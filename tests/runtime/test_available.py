@@ -71,6 +71,14 @@ def test_version_1(kernel: Kernel) -> None:
     assert (kernel.available(), kernel.total()) == (0, 7000)
 
 
+def test_lines_that_are_none_of_ours_are_passed_over(kernel: Kernel) -> None:
+    kernel.group("0::/job\nnonsense\n7:", VERSION_2)
+    with (kernel.process / "mountinfo").open("ab") as file:
+        file.write(b"29 1 0:26 / /mnt/\xff rw - ext4 /dev/sda rw\n\nshort - line\n")
+    kernel.limit("job", max="5000", current="1000")
+    assert (kernel.available(), kernel.total()) == (4000, 5000)
+
+
 def test_where_the_system_says_nothing_nothing_is_known(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     assert available_bytes(absent, absent) is None

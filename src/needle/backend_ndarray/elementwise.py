@@ -154,15 +154,18 @@ def as_operand(name: str, x: Any, like: NDArray) -> Any:
         from needle.backend_ndarray.creation import array, as_numbers
 
         values = as_numbers(x, None, name)
-        kind = values.dtype if isinstance(x, np.ndarray) else _list_dtype(values.dtype, like.dtype)
+        kind = values.dtype if isinstance(x, np.ndarray) else _list_dtype(name, values.dtype, like)
         return array(values, kind, like.device)
     raise DTypeError(f"{name}: expected an NDArray or a number, got {describe(x)}.")
 
 
-def _list_dtype(dtype: np.dtype[Any], beside: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of a list of which NumPy makes an array of `dtype`, next to an array."""
-    if dtype.kind in "iu" and is_floating(beside):
-        return beside
+def _list_dtype(name: str, dtype: np.dtype[Any], like: NDArray) -> np.dtype[Any]:
+    """The dtype of a list of which NumPy makes an array of `dtype`, next to an array.
+
+    Whole numbers that are only compared are not rounded.
+    """
+    if dtype.kind in "iu" and is_floating(like.dtype) and name not in COMPARISONS.values():
+        return like.dtype
     return np.dtype(np.float32) if dtype == np.float64 else dtype
 
 
@@ -294,10 +297,11 @@ def power_function(is_operator: bool = False) -> Callable[[Any, Any], NDArray]:
     square, sqrt = unary_function("square"), unary_function("sqrt")
 
     def power(a: Any, b: Any) -> NDArray:
-        if type(b) in (int, float) and type(a) is NDArray and is_floating(a.dtype):
-            if b == 2:
+        if type(a) is NDArray and not isinstance(b, NDArray) and is_floating(a.dtype):
+            number = b if type(b) in _NUMBERS else as_number(b)
+            if number == 2:
                 return square(a)
-            if b == 0.5:
+            if number == 0.5:
                 return sqrt(a)
         return general(a, b)
 

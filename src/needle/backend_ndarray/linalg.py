@@ -85,6 +85,8 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
     dtype = reduce(_product_dtype, [x.dtype for x in arrays])
     later = ["".join(terms[position:]) + output for position in range(1, len(terms) + 1)]
     term, x = _summed(*_diagonal(terms[0], arrays[0]), later[0], dtype)
+    if len(arrays) > 2:  # what two of them give is to be of the dtype that all of them give
+        x = x.astype(dtype, copy=False)
     for other, y, needed in zip(terms[1:], arrays[1:], later[1:], strict=True):
         other, y = _summed(*_diagonal(other, y), term + needed, dtype)
         term, x = _contract(term, x, other, y, needed)

@@ -16,6 +16,7 @@ from needle.backend_ndarray import (
     reductions,
     shapes,
 )
+from needle.backend_ndarray.flat import Flat
 from needle.backend_ndarray.ndarray import NDArray
 from needle.errors import DTypeError, ShapeError, describe, kind_of
 
@@ -51,7 +52,7 @@ def _in_place(name: str, function: Callable[[Any, Any], Any]) -> Callable[[NDArr
     """`x += y` and the like: the result, written to where x lies; x and its views show it."""
 
     def method(x: NDArray, other: Any) -> NDArray:
-        result = function(x, other)
+        result = function(x, other[:] if isinstance(other, Flat) else other)
         if result is NotImplemented:  # a Tensor's, of which x would become another
             raise DTypeError(
                 f"{name}: expected an NDArray or a number beside {describe(x)} in place, got "
@@ -82,11 +83,15 @@ def _array_ufunc(
 ) -> Any:
     """`a + x` and `a += x` for an array `a` of NumPy's, which asks for them here.
 
-    The first is an NDArray, the second writes into `a`. No other ufunc takes NDArrays.
+    The first is an NDArray, the second writes into `a`, as whatever has `out=` and `ufunc.at` do.
+    No other ufunc takes NDArrays.
     """
-    if out is not None:
-        return getattr(ufunc, method)(*_as_numpys(operands), out=_as_numpys(out), **options)
     name = ufunc.__name__
+    if out is not None:
+        options["out"] = out
+    if out is not None or method == "at":
+        made = getattr(ufunc, method)(*_as_numpys(operands), **_as_numpys(options))
+        return _given_back(made, out)
     if method != "__call__" or options or name not in _UFUNCS:
         raise TypeError(
             f"{name}: expected NumPy's arrays, got {describe(*operands)}; __array_ufunc__ is for "
@@ -107,9 +112,19 @@ def _array_function(
     x: NDArray, function: Any, types: Any, arguments: Any, options: dict[str, Any]
 ) -> Any:
     """NumPy's functions see NumPy's array on the memory of an NDArray, and give NumPy's arrays."""
-    if function in (np.shape, np.ndim, np.size):  # which arrays without values have as well
-        return function._implementation(*arguments, **options)
-    return function(*_as_numpys(arguments), **_as_numpys(options))
+    if not all(issubclass(kind, (NDArray, np.ndarray)) for kind in types):
+        return NotImplemented
+    if function not in (np.shape, np.ndim, np.size):  # which arrays without values have as well
+        arguments, out = _as_numpys(arguments), options.get("out")
+        return _given_back(function._implementation(*arguments, **_as_numpys(options)), out)
+    return function._implementation(*arguments, **options)
+
+
+def _given_back(made: Any, out: Any) -> Any:
+    """What NumPy made; where it wrote into NDArrays, those."""
+    if isinstance(out, tuple) and len(out) == 1:
+        (out,) = out
+    return out if isinstance(out, NDArray) else made
 
 
 def _as_numpys(value: Any) -> Any:

@@ -28,6 +28,8 @@ def _groups(controller: str, process: Path) -> Iterator[Path]:
     for line in lines_of(process / "mountinfo"):
         # number parent device root mount-point options ... - type source options-of-type
         place, _, filesystem = (part.split() for part in line.partition(" - "))
+        if len(place) < 5:
+            continue
         if filesystem[:1] == ["cgroup2"]:
             hierarchy = ""
         elif filesystem[:1] == ["cgroup"] and controller in filesystem[-1].split(","):
@@ -41,8 +43,9 @@ def _groups(controller: str, process: Path) -> Iterator[Path]:
 def _own_groups(controller: str, process: Path) -> Iterator[tuple[str, PurePosixPath]]:
     """Which hierarchy (the controller, or "" for version 2) -> the group's path in it."""
     for line in lines_of(process / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if not controllers or controller in controllers.split(","):
+        _, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon and (not controllers or controller in controllers.split(",")):
             yield (controller if controllers else ""), PurePosixPath(path)
 
 
@@ -57,6 +60,7 @@ def _with_parents(mount: Path, root: PurePosixPath, group: PurePosixPath) -> Ite
 def lines_of(path: Path) -> list[str]:
     """A file's lines; none where it cannot be read."""
     try:
-        return path.read_text().splitlines()
+        text = path.read_text("utf-8", errors="surrogateescape")  # names are any bytes
     except OSError:
         return []
+    return text.removesuffix("\n").split("\n")
