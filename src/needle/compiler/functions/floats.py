@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
@@ -14,11 +15,13 @@ __all__ = [
     "at_least",
     "at_most",
     "each_lane",
+    "in_domain",
     "magnitude",
     "nearest",
     "polynomial",
     "power_of_two",
     "rarely",
+    "scaled",
     "sign_bit",
     "with_sign",
 ]
@@ -54,6 +57,21 @@ def power_of_two(code: Code, n: Value, type: Type) -> Value:
     return ((n.cast(_SIGNED[type]) + _BIAS[type]) << _MANTISSA[type]).bits_as(type)
 
 
+def scaled(code: Code, x: Value, n: Value) -> Value:
+    """x · 2ⁿ, rounded once where it is denormal."""
+    if code.target.name == "avx512":
+        return _ldexp(code, x, n.cast(I32))  # an instruction there, a call to a library elsewhere
+    half = n >> 1  # in two steps, both factors normal; only the second may round or overflow
+    return x * power_of_two(code, half, x.type) * power_of_two(code, n - half, x.type)
+
+
+def _ldexp(code: Code, x: Value, n: Value) -> Value:
+    vector = f"v{x.lanes}" if x.lanes > 1 else ""
+    symbol = f"llvm.ldexp.{vector}f{x.type.bits}.{vector}i32"
+    function = code.declare(symbol, x.ir.type, [x.ir.type, n.ir.type])
+    return code.wrap(code.builder.call(function, [x.ir, n.ir]), x.type)
+
+
 def magnitude(code: Code, x: Value) -> Value:
     """|x|."""
     return code.intrinsic("fabs", x)
@@ -77,6 +95,13 @@ def at_least(code: Code, x: Value, limit: float) -> Value:
 def at_most(code: Code, x: Value, limit: float) -> Value:
     """min(x, limit); NaN stays NaN."""
     return code.select(x > limit, limit, x)
+
+
+def in_domain(code: Code, x: Value, start: float, result: Value) -> Value:
+    """`result` between start and infinity; else -inf at start, NaN below, x (inf, NaN) above."""
+    outside = code.select(x < start, math.nan, x)
+    outside = code.select(x.equals(start), -math.inf, outside)
+    return code.select((x > start) & (x < math.inf), result, outside)
 
 
 def any_lane(code: Code, condition: Value) -> Value:

@@ -2,7 +2,7 @@
 
 float32: x = 2ᵏ·(1 + f) with 1 + f from √½ to √2, a polynomial in f, and k·ln 2 in two parts.
 Largest errors over all float32 numbers, in ulp: log 0.9, log1p 1.5, log2 1.3. Powers are
-2^(y·log₂ x) in float64. Functions of float64: libm.
+2^(y·log₂ x) in float64. Of float64: log and log1p in `wide`; log2 and powers by libm.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 
 from needle.compiler.code import Code, Value
+from needle.compiler.functions import wide
 from needle.compiler.functions.exponential import LN2
 from needle.compiler.functions.floats import (
     at_least,
     at_most,
+    in_domain,
     magnitude,
     nearest,
     polynomial,
@@ -65,13 +67,6 @@ def _normal(code: Code, x: Value) -> tuple[Value, Value]:
     return code.select(small, code.constant(-23, I32), 0), code.select(small, x * 2.0**23, x)
 
 
-def _in_domain(code: Code, x: Value, start: float, result: Value) -> Value:
-    """`result` between start and infinity; else -inf at start, NaN below, x (inf, NaN) above."""
-    outside = code.select(x < start, math.nan, x)
-    outside = code.select(x.equals(start), -math.inf, outside)
-    return code.select((x > start) & (x < math.inf), result, outside)
-
-
 def _series(code: Code, f: Value) -> Value:
     """log(1 + f) - f."""
     return f * f * code.fma(f, polynomial(code, f, _LOG), code.constant(-0.5, F32, f.lanes))
@@ -86,10 +81,10 @@ def _natural(code: Code, k: Value, f: Value) -> Value:
 def log(code: Code, x: Value) -> Value:
     """ln x."""
     if x.type is F64:
-        return code.call_libm("log", x)
+        return wide.log(code, x)
     shift, normal = _normal(code, x)
     k, m = _split(normal)
-    return _in_domain(code, x, 0.0, _natural(code, k + shift, m - 1.0))
+    return in_domain(code, x, 0.0, _natural(code, k + shift, m - 1.0))
 
 
 def log2(code: Code, x: Value) -> Value:
@@ -102,17 +97,17 @@ def log2(code: Code, x: Value) -> Value:
     high = (f.bits_as(U32) & 0xFFFFE000).bits_as(F32)  # 11 bits: times 13 there is no rounding
     small = code.fma(f, _LOG2_E[1], _series(code, f) * (1 / math.log(2)))
     result = code.fma(high, _LOG2_E[0], code.fma(f - high, _LOG2_E[0], small))
-    return _in_domain(code, x, 0.0, (k + shift).cast(F32) + result)
+    return in_domain(code, x, 0.0, (k + shift).cast(F32) + result)
 
 
 def log1p(code: Code, x: Value) -> Value:
     """ln(1 + x): k is that of the rounded 1 + x, f = 2⁻ᵏ·x + (2⁻ᵏ - 1) is rounded once."""
     if x.type is F64:
-        return code.call_libm("log1p", x)
+        return wide.log1p(code, x)
     k, _ = _split(x + 1.0)
     scale = power_of_two(code, 2 - k, F32)  # four times too large: 2⁻¹²⁸ is not normal
     f = code.fma(x * 0.25, scale, scale * 0.25 - 1.0)
-    result = _in_domain(code, x, -1.0, _natural(code, k, f))
+    result = in_domain(code, x, -1.0, _natural(code, k, f))
     return code.select(magnitude(code, x) < 2.0**-26, x, result)
 
 
@@ -139,7 +134,7 @@ def _wide_log2(code: Code, x: Value) -> Value:
     m = m.cast(F64)
     s = (m - 1.0) / (m + 1.0)
     result = code.fma(s, polynomial(code, s * s, _LOG2_ATANH), (k + shift).cast(F64))
-    return _in_domain(code, x.cast(F64), 0.0, result)
+    return in_domain(code, x.cast(F64), 0.0, result)
 
 
 def _wide_exp2(code: Code, x: Value) -> Value:

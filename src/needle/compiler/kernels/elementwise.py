@@ -41,6 +41,8 @@ _WORK = {
     "erf": 18, "power": 40, "sin": 30, "cos": 30, "divide": 4, "sqrt": 4, "remainder": 10,
     "floor_divide": 10,
 }  # fmt: skip
+# What float64 calls of C's library, lane by lane.
+_LIBM = {"log2", "erf", "power", "sin", "cos", "remainder", "floor_divide"}
 
 
 def prepare(
@@ -91,8 +93,9 @@ def _class_of(strides: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> s
 def _cost(structure: _Structure) -> float:
     """Nanoseconds per element, about."""
     bytes = itemsize(structure.out) + sum(itemsize(d) for d, _, kind in structure.inputs)
-    wide = any(to == "float64" for _, to, _ in structure.inputs)
-    work = _WORK.get(structure.name, 1) * (12 if wide else 1)
+    work = _WORK.get(structure.name, 1)
+    if any(to == "float64" for _, to, _ in structure.inputs):
+        work *= 12 if structure.name in _LIBM else 4
     scattered = sum(kind in ("strided", "transposed") for *_, kind in structure.inputs)
     return max(bytes * 0.02, work * 0.03) + scattered * 0.5
 
