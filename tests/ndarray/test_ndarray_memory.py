@@ -121,7 +121,9 @@ def test_memory_is_free_when_the_last_view_goes() -> None:
     assert used() == before
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="Linux's /proc tells what is resident"
+)
 def test_memory_that_is_given_back_leaves_the_process() -> None:
     def resident() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
