@@ -27,6 +27,10 @@ from numpy_references import (
     softmax_minus_one_hot,
 )
 from oprows import Case, Row, Shape, anywhere, bad, below, case, distinct, positive, truth
+from opspecs_attention import ROWS_ATTENTION
+from opspecs_normalization import ROWS_NORMALIZATION
+from opspecs_pictures import ROWS_CONVOLUTION, ROWS_POOLING
+from opspecs_recurrence import ROWS_RECURRENCE
 
 from needle import errors, ops
 from needle.ops.indexing import _split_index
@@ -484,4 +488,9 @@ ROWS = [
     *ROWS_INDEXING,
     *ROWS_LINALG,
     *ROWS_TUPLE,
+    *ROWS_NORMALIZATION,
+    *ROWS_ATTENTION,
+    *ROWS_CONVOLUTION,
+    *ROWS_POOLING,
+    *ROWS_RECURRENCE,
 ]

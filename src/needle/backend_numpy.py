@@ -5,7 +5,8 @@ The primitives, which every backend has under the same names and with the same m
 
     arrays in, out     asarray, constant, from_dlpack, from_numpy, from_values, to_numpy
     devices            device_of, to_device
-    elements by place  index, put, take_along, scatter_along, add_along, scatter_add
+    elements by place  index, put, put_parts, take_along, scatter_along, add_along,
+                       scatter_add, windows
     functions          total, einsum, erf, sigmoid
     how to compute     in_float32, scalar_for, quietly, require
 
@@ -44,6 +45,7 @@ __all__ = [
     "in_float32",
     "index",
     "put",
+    "put_parts",
     "quietly",
     "require",
     "scalar_for",
@@ -54,6 +56,7 @@ __all__ = [
     "to_device",
     "to_numpy",
     "total",
+    "windows",
 ]
 
 Array = Any
@@ -247,6 +250,16 @@ def put(shape: tuple[int, ...], key: Any, values: Array) -> Array:
     return out
 
 
+def put_parts(
+    shape: tuple[int, ...], keys: Sequence[Any], parts: Sequence[Array], like: Array
+) -> Array:
+    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`."""
+    out = np.zeros(shape, dtype=like.dtype)
+    for key, part in zip(keys, parts, strict=True):
+        out[key] = part
+    return out
+
+
 def scatter_add(shape: tuple[int, ...], index: Any, values: Array) -> Array:
     """Zeros of `shape` with `values` added at `index`; places named twice get both."""
     out = np.zeros(shape, dtype=values.dtype)
@@ -291,6 +304,27 @@ def _along(shape: tuple[int, ...], indices: Array, axis: int) -> tuple[Array, ..
     return tuple(mesh)
 
 
+def windows(
+    x: Array,
+    axes: Sequence[int],
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> Array:
+    """A view of x's windows, which nobody writes to.
+
+    Axis `axes[i]` becomes the number of the window, of which there are (n - (size - 1) · dilation
+    - 1) // stride + 1, one at least; a new axis at the end, in the order of `axes`, is the place in
+    it.
+    """
+    shape, steps = list(x.shape), list(x.strides)
+    for axis, size, stride, dilation in zip(axes, sizes, strides, dilations, strict=True):
+        shape[axis] = (shape[axis] - (size - 1) * dilation - 1) // stride + 1
+        steps[axis] *= stride
+        steps.append(x.strides[axis] * dilation)
+    return np.lib.stride_tricks.as_strided(x, (*shape, *sizes), steps, writeable=False)
+
+
 # -- functions ---------------------------------------------------------------------------------
 
 
@@ -308,6 +342,9 @@ def total(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
     return _sum(x, axis=axis, keepdims=keepdims)
 
 
+_SMALL_EINSUM = 1000
+
+
 def einsum(subscripts: str, *arrays: Array) -> Array:
     """The sum of products that `subscripts` spells: a letter per axis, commas, "->" and letters.
 
@@ -315,8 +352,9 @@ def einsum(subscripts: str, *arrays: Array) -> Array:
     float32.
     """
     wide = [a.astype(np.float32) if _is_narrow(a.dtype) else a for a in arrays]
-    # of three arrays or more two at a time, which allocates but does not multiply out
-    summed = np.einsum(subscripts, *wide, optimize=len(arrays) > 2)
+    # two arrays at a time, as matrix products: it copies, and plans for some 20 us
+    pays = len(arrays) > 2 or any(a.size > _SMALL_EINSUM for a in arrays)
+    summed = np.einsum(subscripts, *wide, optimize=pays)
     dtypes = {array.dtype for array in arrays}
     return summed.astype(dtypes.pop(), copy=False) if len(dtypes) == 1 else summed
 

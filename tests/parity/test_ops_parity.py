@@ -14,7 +14,7 @@ import pytest
 from parity.side_by_side import compare, torch
 from tensors import tensor
 
-from needle import ops
+from needle import TensorTuple, ops
 from needle.autograd.methods import TensorMethods
 
 F = torch.nn.functional
@@ -193,6 +193,70 @@ def argmin_first(x: Any, axis: Any = None) -> Any:
 CLASSES = np.array([[2], [0], [1], [2]])
 PAD = [(1, 0), (0, 2)]
 
+def embeddings() -> list[Pair]:
+    ids = np.array([[2, 0, 2], [3, 1, 1]])
+    return [
+        Pair(lambda w, i, p=p: ops.embedding(w, i, p), lambda w, i, p=p: F.embedding(i, w, p),
+             ((4, 3), ids))
+        for p in (None, 2)
+    ]  # fmt: skip
+
+
+def masked_softmaxes() -> list[Pair]:
+    def theirs(x: Any, mask: Any) -> Any:
+        return F.softmax(x.masked_fill(~mask, -torch.inf), -1).nan_to_num(0.0)
+
+    return [Pair(ops.masked_softmax, theirs, ((2, 3), MASK))]
+
+
+def attentions() -> list[Pair]:
+    """The rest of its options is in test_attention_parity.py."""
+
+    def both(**options: Any) -> Pair:
+        named = {"causal": "is_causal", "mask": "attn_mask"}
+        torchs = {named.get(name, name): value for name, value in options.items()}
+        return Pair(
+            lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, **options),
+            lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **torchs),
+            ((2, 3, 4), (2, 5, 4), (2, 5, 3)),
+        )
+
+    return [both(), both(causal=True), both(scale=0.7)]
+
+
+def recurrence(ours: Any, kind: str, blocks: int, count: int) -> list[Pair]:
+    """PyTorch's layer with the identity for W_ih: then x is what each step reads of the input.
+
+    More is in test_recurrent_parity.py.
+    """
+    size = 2
+    layer = getattr(torch.nn, kind)(blocks * size, size, bias=False, dtype=torch.float64)
+
+    def theirs(x: Any, weight: Any, *states: Any) -> Any:
+        eye = torch.eye(blocks * size, dtype=torch.float64)
+        parameters = {"weight_ih_l0": eye, "weight_hh_l0": weight.T}
+        given = tuple([state[None] for state in states])
+        hidden = given if kind == "LSTM" else given[0]
+        return torch.func.functional_call(layer, parameters, (x, hidden))[0]
+
+    shapes = ((3, 2, blocks * size), (size, blocks * size), *[(2, size)] * count)
+    return [Pair(lambda *inputs: first_of(ours(*inputs)), theirs, shapes)]
+
+
+def first_of(result: Any) -> Any:
+    return result[0] if isinstance(result, TensorTuple) else result
+
+
+def on_pictures(ours: Any, theirs: Any, *shapes: Any) -> list[Pair]:
+    """PyTorch has channels first, and kernels (out, in, *K). More is in test_convolution_parity."""
+
+    def turned(x: Any, *kernel: Any) -> Any:
+        kernels = [w.permute(3, 2, 0, 1) for w in kernel]
+        return theirs(x.permute(0, 3, 1, 2), *kernels).permute(0, 2, 3, 1)
+
+    return [Pair(ours, turned, shapes)]
+
+
 FUNCTIONS: dict[str, list[Pair]] = {
     "add": binary(ops.add, torch.add),
     "subtract": binary(ops.subtract, torch.sub),
@@ -259,6 +323,10 @@ FUNCTIONS: dict[str, list[Pair]] = {
         (lambda x, a=a: ops.cumsum(x, a), lambda x, a=a: torch.cumsum(x, a)) for a in (0, 1, -1)
     ]),
     "logsumexp": reductions(ops.logsumexp, torch.logsumexp)[:-2],
+    "moments": on((2, 3, 4), (lambda x: ops.moments(x, (0, 2)), lambda x: (
+        x.mean((0, 2), keepdim=True), x.var((0, 2), correction=0, keepdim=True)))),
+    "normalize": [Pair(lambda x, w, b: ops.normalize(x, -1, w, b),
+                       lambda x, w, b: F.layer_norm(x, (4,), w, b), ((3, 4), (4,), (4,)))],
     "softmax": on((3, 4), *[
         (lambda x, a=a: ops.softmax(x, a), lambda x, a=a: torch.softmax(x, a)) for a in (0, -1)
     ]),
@@ -332,12 +400,34 @@ FUNCTIONS: dict[str, list[Pair]] = {
                   lambda x: torch.gather(x, 1, torch.tensor([[3, 0, 3]])))),
     "matmul": products(ops.matmul),
     "einsum": einsums(),
+    "embedding": embeddings(),
+    "masked_softmax": masked_softmaxes(),
+    "scaled_dot_product_attention": attentions(),
+    "rnn_scan": recurrence(ops.rnn_scan, "RNN", 1, 1),
+    "lstm_scan": recurrence(ops.lstm_scan, "LSTM", 4, 2),
+    "gru_scan": recurrence(ops.gru_scan, "GRU", 3, 1),
     "tril": on((2, 3, 4), *[
         (lambda x, k=k: ops.tril(x, k), lambda x, k=k: torch.tril(x, k)) for k in (-1, 0, 2)
     ]),
     "triu": on((2, 3, 4), *[
         (lambda x, k=k: ops.triu(x, k), lambda x, k=k: torch.triu(x, k)) for k in (-1, 0, 2)
     ]),
+    "conv": on_pictures(ops.conv, lambda x, w: F.conv2d(x, w, padding=1), (2, 4, 5, 3),
+                        (3, 2, 3, 2)),
+    "conv_transpose": on_pictures(lambda x, w: ops.conv_transpose(x, w, 2),
+                                  lambda x, w: F.conv_transpose2d(x, w, stride=2), (2, 3, 4, 3),
+                                  (3, 2, 2, 3)),
+    "dilate": on((2, 3), (lambda x: ops.dilate(x, (1,), 1),
+                          lambda x: torch.stack([x, 0 * x], -1).flatten(1))),
+    "undilate": on((3, 5), (lambda x: ops.undilate(x, (0, 1), 1), lambda x: x[::2, ::2])),
+    "max_pool": on_pictures(lambda x: ops.max_pool(x, 3, 2, 1),
+                            lambda x: F.max_pool2d(x, 3, 2, 1), (2, 5, 6, 3)),
+    "avg_pool": on_pictures(lambda x: ops.avg_pool(x, 3, 2, 1),
+                            lambda x: F.avg_pool2d(x, 3, 2, 1), (2, 5, 6, 3)),
+    "adaptive_avg_pool": on_pictures(lambda x: ops.adaptive_avg_pool(x, (2, 4)),
+                                     lambda x: F.adaptive_avg_pool2d(x, (2, 4)), (2, 5, 6, 3)),
+    "adaptive_max_pool": on_pictures(lambda x: ops.adaptive_max_pool(x, (2, 4)),
+                                     lambda x: F.adaptive_max_pool2d(x, (2, 4)), (2, 5, 6, 3)),
 }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "getitem",
     "index",
     "put",
+    "put_parts",
     "scatter_add",
     "scatter_along",
     "setitem",
@@ -210,6 +211,16 @@ def put(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
     """Zeros of `shape` with `values` at a key of ints and slices, which drop axes as NumPy's."""
     out = filled("put", Layout.of(values.device, values.dtype, tuple(shape)), 0)
     _assign_view(out._view(indexing.basic_view(out._layout, key, False)), values)
+    return out
+
+
+def put_parts(
+    shape: Sequence[int], keys: Sequence[Any], parts: Sequence[NDArray], like: NDArray
+) -> NDArray:
+    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`."""
+    out = filled("put_parts", Layout.of(like.device, like.dtype, tuple(shape)), 0)
+    for key, part in zip(keys, parts, strict=True):
+        _assign_view(out._view(indexing.basic_view(out._layout, key, False)), part)
     return out
 
 

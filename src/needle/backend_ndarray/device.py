@@ -124,6 +124,8 @@ class Device:
         """Sums of products. a: batch + m + k axes, b: batch + k + n, out: batch + m + n.
 
         groups  how many axes batch, m, n and k have
+        out     its m axes can be walked with one stride, and so its n axes; one of these is 1.
+                Or an axis of its batch has stride 1, as it has in a and b
         """
         raise self._missing()
 

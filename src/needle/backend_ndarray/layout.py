@@ -325,6 +325,20 @@ class Layout:
         return self.strided(tuple(shape), tuple(strides)), 0
 
     @_remembered
+    def windows(self, axes: Shape, sizes: Shape, strides: Shape, dilations: Shape) -> View:
+        """A view of windows: axis `axes[i]` counts them, a new axis at the end walks through one.
+
+        A window has `sizes[i]` elements, `dilations[i]` apart; the next begins `strides[i]` on. All
+        of them fit into the array. Nothing is written to the view, as windows overlap.
+        """
+        shape, steps = list(self.shape), list(self.strides)
+        for axis, size, stride, dilation in zip(axes, sizes, strides, dilations, strict=True):
+            shape[axis] = (shape[axis] - (size - 1) * dilation - 1) // stride + 1
+            steps[axis] *= stride
+            steps.append(self.strides[axis] * dilation)
+        return Layout.of(self.device, self.dtype, (*shape, *sizes), tuple(steps), repeats=True), 0
+
+    @_remembered
     def as_strided(
         self, shape: Shape, strides: Shape, offset: int, memory_size: int, op: str = "as_strided"
     ) -> View:

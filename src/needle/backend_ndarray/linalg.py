@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from string import ascii_letters
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from needle.backend_ndarray import promotion, reductions
 from needle.backend_ndarray.elementwise import as_number, as_operand, one_device
-from needle.backend_ndarray.layout import Layout, require_extents
+from needle.backend_ndarray.layout import Layout, compact_strides, require_extents
 from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.errors import DTypeError, OptionError, ShapeError, describe
@@ -19,6 +21,7 @@ from needle.errors import DTypeError, OptionError, ShapeError, describe
 __all__ = ["einsum", "matmul"]
 
 _LETTERS = frozenset(ascii_letters)
+_FEW = 32  # up to so many m or n, vectors along the batch are better than tiles of m and n
 
 _products = Plans()
 
@@ -89,7 +92,7 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
         x = x.astype(dtype, copy=False)
     for other, y, needed in zip(terms[1:], arrays[1:], later[1:], strict=True):
         other, y = _summed(*_diagonal(other, y), term + needed, dtype)
-        term, x = _contract(term, x, other, y, needed)
+        term, x = _contract(term, x, other, y, needed, output)
     x = x.permute([term.index(letter) for letter in output])
     is_view = len(arrays) == 1 and len(term) == len(set(terms[0]))
     return x.astype(dtype) if is_view or x.dtype != dtype else x
@@ -154,7 +157,9 @@ def _summed(term: str, x: NDArray, needed: str, dtype: np.dtype[Any]) -> tuple[s
     return left, reductions.sum(x, gone, dtype=promotion.sum_dtype(dtype))
 
 
-def _contract(term: str, x: NDArray, other: str, y: NDArray, needed: str) -> tuple[str, NDArray]:
+def _contract(
+    term: str, x: NDArray, other: str, y: NDArray, needed: str, output: str
+) -> tuple[str, NDArray]:
     """The product of two arrays, summed over what is not needed any more."""
     shared = [c for c in term if c in other]
     # a letter whose extent is 1 on one side only is repeated there
@@ -162,24 +167,66 @@ def _contract(term: str, x: NDArray, other: str, y: NDArray, needed: str) -> tup
     extents = {c: n if m == 1 else m for c, (m, n) in pairs.items()}
     x = x.broadcast_to([extents.get(c, n) for c, n in zip(term, x.shape, strict=True)])
     y = y.broadcast_to([extents.get(c, n) for c, n in zip(other, y.shape, strict=True)])
-    batch = [c for c in shared if c in needed]
+    batch = sorted([c for c in shared if c in needed], key=output.find)
     summed = [c for c in shared if c not in needed]
-    m = [c for c in term if c not in shared]
-    n = [c for c in other if c not in shared]
+    m = sorted([c for c in term if c not in shared], key=output.find)
+    n = sorted([c for c in other if c not in shared], key=output.find)
     a = x.permute([term.index(c) for c in (*batch, *m, *summed)])
     b = y.permute([other.index(c) for c in (*batch, *summed, *n)])
+    made = (*batch, *m, *n)
+    order = tuple([made.index(c) for c in output if c in made])
     groups = (len(batch), len(m), len(n), len(summed))
-    plan = _products.find((a._layout, b._layout, groups), lambda: _contract_plan(a, b, groups))
-    made = new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
-    return "".join([*batch, *m, *n]), made
+    key = (a._layout, b._layout, groups, order)
+    plan = _products.find(key, lambda: _contract_plan(a, b, groups, order))
+    result = new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
+    return "".join(made), result
 
 
-def _contract_plan(a: NDArray, b: NDArray, groups: tuple[int, int, int, int]) -> Plan:
+def _contract_plan(
+    a: NDArray, b: NDArray, groups: tuple[int, int, int, int], order: tuple[int, ...]
+) -> Plan:
     batch, m, _, k = groups
     dtype = _product_dtype(a.dtype, b.dtype)
     device = one_device("einsum", [a, b])
     shape = a.shape[: batch + m] + b.shape[batch + k :]
     require_extents("einsum", shape, dtype.itemsize)
-    out = Layout.of(device, dtype, shape)
+    strides = _strides_in_order(shape, order)
+    if not (_has_lanes(a, b, strides, groups) or _has_rows(shape, strides, groups)):
+        strides = None
+    out = Layout.of(device, dtype, shape, strides)
     run = device.contract(a._layout, b._layout, out, groups)
     return Plan(out, checked("einsum", run, out))
+
+
+def _strides_in_order(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides with which the result is compact once its axes stand in `order`."""
+    if len(order) != len(shape):
+        return tuple(compact_strides(shape))
+    steps = compact_strides([shape[axis] for axis in order])
+    return tuple([steps[order.index(axis)] for axis in range(len(shape))])
+
+
+def _has_lanes(
+    a: NDArray, b: NDArray, strides: tuple[int, ...], groups: tuple[int, int, int, int]
+) -> bool:
+    """Whether `Device.contract` can work on neighbours of the batch, and that is the best way."""
+    batch, m, _, k = groups
+    few = min(math.prod(a.shape[batch : batch + m]), math.prod(b.shape[batch + k :])) <= _FEW
+    return few and any(
+        n > 1 and steps == [1, 1, 1]
+        for n, *steps in zip(a.shape[:batch], a.strides, b.strides, strides, strict=False)
+    )
+
+
+def _has_rows(
+    shape: tuple[int, ...], strides: tuple[int, ...], groups: tuple[int, int, int, int]
+) -> bool:
+    """Whether the result's m and n axes are each walked in one stride, and one of these is 1."""
+    batch, m, _, _ = groups
+    steps = []
+    for group in (slice(batch, batch + m), slice(batch + m, None)):
+        axes = [(n, s) for n, s in zip(shape[group], strides[group], strict=True) if n != 1]
+        if any(s != t * n for (_, s), (n, t) in pairwise(axes)):
+            return False
+        steps += [s for _, s in axes[-1:]]
+    return 1 in steps

@@ -148,7 +148,8 @@ class NumPyDevice(Device):
         rest = iter(letters)
         b_, m_, n_, k_ = ["".join(islice(rest, count)) for count in (batch, m, n, k)]
         subscripts = f"{b_}{m_}{k_},{b_}{k_}{n_}->{b_}{m_}{n_}"
-        multiply = np.matmul if groups == (batch, 1, 1, 1) else partial(np.einsum, subscripts)
+        by_einsum = partial(backend_numpy.einsum, subscripts)
+        multiply = np.matmul if groups == (batch, 1, 1, 1) else by_einsum
         dtype = _wide(out.dtype)
 
         def run(*arguments: Any) -> Array:

@@ -4,7 +4,8 @@ The sibling of `needle.backend_numpy`, whose functions these are by name and mea
 
     arrays in, out     asarray, constant, from_dlpack, from_numpy, from_values, to_numpy
     devices            device_of, to_device
-    elements by place  index, put, take_along, scatter_along, add_along, scatter_add
+    elements by place  index, put, put_parts, take_along, scatter_along, add_along,
+                       scatter_add, windows
     functions          total, einsum, erf, sigmoid
     how to compute     in_float32, scalar_for, quietly, require
 
@@ -25,6 +26,7 @@ from needle.backend_ndarray.access import (
     along,
     index,
     put,
+    put_parts,
     scatter_add,
     scatter_along,
     take_along,
@@ -51,6 +53,7 @@ __all__ = [
     "in_float32",
     "index",
     "put",
+    "put_parts",
     "quietly",
     "require",
     "scalar_for",
@@ -61,6 +64,7 @@ __all__ = [
     "to_device",
     "to_numpy",
     "total",
+    "windows",
 ]
 
 _FLOAT32 = np.dtype(np.float32)
@@ -170,6 +174,23 @@ def add_along(x: NDArray, indices: NDArray, axis: int, number: float) -> NDArray
     places = Layout.of(x.device, x.dtype, broadcast_shapes("add_along", mesh))
     numbers = creation.filled("add_along", places, number)
     return x + scatter_along(x.shape, indices, axis, numbers)  # type: ignore[no-any-return]
+
+
+def windows(
+    x: NDArray,
+    axes: Sequence[int],
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> NDArray:
+    """A view of x's windows, which nobody writes to.
+
+    Axis `axes[i]` becomes the number of the window, of which there are (n - (size - 1) · dilation
+    - 1) // stride + 1, one at least; a new axis at the end, in the order of `axes`, is the place in
+    it.
+    """
+    view = x._layout.windows(tuple(axes), tuple(sizes), tuple(strides), tuple(dilations))
+    return x._view(view)
 
 
 # -- functions ---------------------------------------------------------------------------------

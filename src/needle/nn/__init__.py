@@ -3,7 +3,15 @@
 module         Parameter, Module: finding parameters, training mode, state on disk, moving
 layers         Linear, Flatten, Sequential, Residual, Dropout, Identity
 activations    ReLU and the other nonlinearities as modules
-normalization  BatchNorm1d, LayerNorm1d
+normalization  LayerNorm, RMSNorm, GroupNorm; batch_normalization: BatchNorm, InstanceNorm
+convolution    Conv, Conv1d, Conv2d and their transposes
+pooling        maxima and means of windows, of adaptive ones, of all places
+embedding      vectors for ids and for positions
+attention      attention with learned projections, caches of keys and values
+transformer    the course's Transformer
+encoder_decoder  the Transformer's encoder and decoder, as in PyTorch
+recurrent      RNN, LSTM, GRU: cells, and layers of them
+sequences      sequences of different lengths in one batch
 losses         what training minimises
 checks         what layers and losses ask of their arguments
 """
@@ -20,6 +28,27 @@ from needle.nn.activations import (
     Softplus,
     Tanh,
 )
+from needle.nn.attention import Attention, KeyValueCache, MultiHeadAttention
+from needle.nn.batch_normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    InstanceNorm1d,
+    InstanceNorm2d,
+)
+from needle.nn.convolution import (
+    Conv,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+)
+from needle.nn.embedding import Embedding, RotaryEmbedding, SinusoidalEmbedding
+from needle.nn.encoder_decoder import (
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from needle.nn.layers import Dropout, Flatten, Identity, Linear, Residual, Sequential
 from needle.nn.losses import (
     BCEWithLogitsLoss,
@@ -30,31 +59,95 @@ from needle.nn.losses import (
     SoftmaxLoss,
 )
 from needle.nn.module import Module, Parameter
-from needle.nn.normalization import BatchNorm1d, LayerNorm1d
+from needle.nn.normalization import GroupNorm, LayerNorm, LayerNorm1d, RMSNorm
+from needle.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    MaxPool1d,
+    MaxPool2d,
+)
+from needle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from needle.nn.sequences import (
+    PackedSequence,
+    pack_padded_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
+from needle.nn.transformer import AttentionLayer, Transformer, TransformerLayer
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "Attention",
+    "AttentionLayer",
+    "AvgPool1d",
+    "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GRUCell",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "KeyValueCache",
     "L1Loss",
+    "LSTMCell",
+    "LayerNorm",
     "LayerNorm1d",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
+    "MaxPool2d",
     "Module",
+    "MultiHeadAttention",
+    "PackedSequence",
     "Parameter",
+    "RMSNorm",
+    "RNNCell",
     "ReLU",
     "Residual",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SinusoidalEmbedding",
     "Softmax",
     "SoftmaxLoss",
     "Softplus",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "TransformerLayer",
+    "pack_padded_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
 ]

@@ -1,13 +1,13 @@
-"""Layers that give their input mean 0 and variance 1, then a learned scale and shift."""
+"""Layers that give each sample mean 0 and variance 1, then a learned scale and shift."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from needle import init
-from needle.autograd import Tensor, modes
-from needle.dtypes import is_floating
-from needle.errors import ShapeError, describe
+from needle.autograd import Tensor, TensorTuple
+from needle.errors import OptionError, ShapeError, describe
 from needle.nn.checks import (
     require_float_dtype,
     require_number,
@@ -15,120 +15,182 @@ from needle.nn.checks import (
     require_tensors,
 )
 from needle.nn.module import Module, Parameter
+from needle.ops import Normalize
 
-__all__ = ["BatchNorm1d", "LayerNorm1d"]
+__all__ = ["GroupNorm", "LayerNorm", "LayerNorm1d", "RMSNorm"]
+
+Shape = tuple[int, ...]
 
 
 class _Norm(Module):
-    """Base: the options, and the learned scale and shift.
+    """Base: eps, and the learned scale and shift, either of which may be None.
 
     For floats of less than 32 bits all is computed in float32: a square overflows float16 from
     256 on.
     """
 
-    def __init__(self, dim: int, eps: float, device: Any, dtype: Any) -> None:
-        super().__init__()
-        name = type(self).__name__
-        require_positive(name, dim=dim)
-        require_number(name, "eps of 0 or more", eps, lambda eps: eps >= 0)
-        require_float_dtype(name, dtype)
-        self.dim, self.eps = dim, eps
-        self.weight = Parameter(init.ones(dim, device=device, dtype=dtype))
-        self.bias = Parameter(init.zeros(dim, device=device, dtype=dtype))
-
-    def _narrowed(self, y: Tensor, x: Tensor) -> Tensor:
-        """y in the dtype of x, if both x and the weight are narrow."""
-        return y.astype(x.dtype) if _is_narrow(x) and _is_narrow(self.weight) else y
-
-    def extra_repr(self) -> str:
-        return f"{self.dim}, eps={self.eps}"
-
-
-class BatchNorm1d(_Norm):
-    """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over the batch.
-
-    x: (B, dim) -> y: (B, dim)
-    weight: (dim,) ones; bias: (dim,) zeros
-    running_mean, running_var: (dim,); in training r ← (1 - momentum) r + momentum · batch's, with
-    the biased variance (÷ B; PyTorch keeps the unbiased one), in evaluation they replace E and Var.
-
-    Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
-    """
+    weight: Parameter | None
+    bias: Parameter | None
 
     def __init__(
-        self,
-        dim: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        device: Any = None,
-        dtype: Any = "float32",
+        self, eps: float, shape: Shape, weight: bool, bias: bool, device: Any, dtype: Any
     ) -> None:
-        super().__init__(dim, eps, device, dtype)
-        require_number("BatchNorm1d", "momentum in [0, 1]", momentum, lambda m: 0 <= m <= 1)
-        self.momentum = momentum
-        self.running_mean = init.zeros(dim, device=device, dtype=dtype)
-        self.running_var = init.ones(dim, device=device, dtype=dtype)
+        super().__init__()
+        name = type(self).__name__
+        require_number(name, "eps of 0 or more", eps, lambda eps: eps >= 0)
+        require_float_dtype(name, dtype)
+        self.eps = eps
+        self.weight = Parameter(init.ones(*shape, device=device, dtype=dtype)) if weight else None
+        self.bias = Parameter(init.zeros(*shape, device=device, dtype=dtype)) if bias else None
+
+    def _normalize(
+        self, x: Tensor, axes: Sequence[int], shape: Shape, centre: bool = True
+    ) -> tuple[Tensor, TensorTuple]:
+        """x normalised over `axes` (0..ndim-1), and its moments; weight and bias as of `shape`."""
+        weight = None if self.weight is None else _in_shape(shape, self.weight)
+        bias = None if self.bias is None else _in_shape(shape, self.bias)
+        return Normalize(axes, self.eps, centre).with_moments(x, weight, bias)
+
+    def _require_input(
+        self, x: Any, shown: str, fits: Callable[[Tensor], bool], hint: str = ""
+    ) -> None:
+        """Raise DTypeError unless x is a Tensor, ShapeError unless its shape fits."""
+        name = type(self).__name__
+        require_tensors(name, x)
+        if not fits(x):
+            raise ShapeError(f"{name}: expected x {shown}, got {describe(x)}.{hint}")
+
+
+class _LastAxesNorm(_Norm):
+    """Base: normalisation over the last axes, with a weight for each place in them."""
+
+    centre = True
+
+    def __init__(
+        self, shape: int | Sequence[int], eps: float, weight: Any, bias: Any, *where: Any
+    ) -> None:
+        extents = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+        for extent in extents or (None,):
+            require_positive(type(self).__name__, normalized_shape=extent)
+        super().__init__(eps, extents, bool(weight), bool(weight and bias), *where)
+        self.normalized_shape = extents
 
     def forward(self, x: Tensor) -> Tensor:
-        require_tensors("BatchNorm1d", x)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ShapeError(f"BatchNorm1d: expected x [B, {self.dim}], got {describe(x)}.")
-        if self.training and x.shape[0] == 0:
-            raise ShapeError(f"BatchNorm1d: expected a batch of 1 or more, got {describe(x)}.")
-        statistics = self._batch_statistics if self.training else self._running_statistics
-        centred, var = statistics(_widened(x))
-        scale = self.weight / (var + self.eps).sqrt()
-        return self._narrowed(centred * scale + self.bias, x)
-
-    def _running_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x less the running mean, and the running variance."""
-        return x - self.running_mean, _widened(self.running_var)
-
-    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x less its mean, and its variance; the running statistics move towards them."""
-        mean = x.mean(0)
-        centred = x - mean
-        var = (centred * centred).mean(0)
-        if not modes.recomputing():
-            self.running_mean = self._moved(self.running_mean, mean)
-            self.running_var = self._moved(self.running_var, var)
-        return centred, var
-
-    def _moved(self, running: Tensor, batch: Tensor) -> Tensor:
-        moved = running * (1 - self.momentum) + batch.detach() * self.momentum
-        return moved.detach().astype(running.dtype)
+        shape = self.normalized_shape
+        shown = f"[..., {', '.join(map(str, shape))}]"
+        self._require_input(x, shown, lambda x: x.shape[-len(shape) :] == shape)
+        axes = range(x.ndim - len(shape), x.ndim)
+        return self._normalize(x, axes, shape, self.centre)[0]
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, momentum={self.momentum}"
+        shape = self.normalized_shape
+        return f"{shape[0] if len(shape) == 1 else shape}, eps={self.eps}"
 
 
-class LayerNorm1d(_Norm):
-    """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over the last axis of each row.
+class LayerNorm(_LastAxesNorm):
+    """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over the last axes of each sample.
 
-    x: (..., dim) -> y: (..., dim); the variance is the biased one
-    weight: (dim,) ones; bias: (dim,) zeros
+    x: (..., *normalized_shape) -> y: the same shape; the variance is the biased one
+    weight: normalized_shape, ones; bias: normalized_shape, zeros; both None without
+    elementwise_affine, the bias alone with bias=False
 
     Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
 
     def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
+
+
+class LayerNorm1d(LayerNorm):
+    """`LayerNorm` over the last axis of each row.
+
+    x: (..., dim) -> y: (..., dim)
+    weight: (dim,) ones; bias: (dim,) zeros
+    """
+
+    def __init__(
         self, dim: int, eps: float = 1e-5, device: Any = None, dtype: Any = "float32"
     ) -> None:
-        super().__init__(dim, eps, device, dtype)
+        require_positive("LayerNorm1d", dim=dim)
+        super().__init__(dim, eps, device=device, dtype=dtype)
+        self.dim = dim
+
+
+class RMSNorm(_LastAxesNorm):
+    """y = weight · x / √(E[x²] + eps), over the last axes of each sample.
+
+    x: (..., *normalized_shape) -> y: the same shape
+    weight: normalized_shape, ones; None without elementwise_affine
+
+    Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, eq. 4.
+    """
+
+    centre = False
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__(normalized_shape, eps, elementwise_affine, False, device, dtype)
+
+
+class GroupNorm(_Norm):
+    """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over groups of channels of each sample.
+
+    x: (N, num_channels, ...) -> y: the same shape; E and Var over the num_channels / num_groups
+    channels of a group and all that follows; num_groups = 1 is a layer norm, num_channels an
+    instance norm
+    weight: (num_channels,) ones; bias: (num_channels,) zeros; None without affine
+
+    Wu and He, "Group Normalization", 2018.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        require_positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise OptionError(
+                f"GroupNorm: expected num_channels divisible by num_groups, got {num_channels} "
+                f"channels and {num_groups} groups."
+            )
+        super().__init__(eps, (num_channels,), bool(affine), bool(affine), device, dtype)
+        self.num_groups, self.num_channels = num_groups, num_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        require_tensors("LayerNorm1d", x)
-        if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ShapeError(f"LayerNorm1d: expected x [..., {self.dim}], got {describe(x)}.")
-        wide = _widened(x)
-        centred = wide - wide.mean(-1, keepdims=True)
-        var = (centred * centred).mean(-1, keepdims=True)
-        return self._narrowed(centred / (var + self.eps).sqrt() * self.weight + self.bias, x)
+        shown = f"[N, {self.num_channels}, ...] with elements in each group"
+        self._require_input(
+            x,
+            shown,
+            lambda x: x.ndim > 1 and x.shape[1] == self.num_channels and 0 not in x.shape[2:],
+        )
+        shape = (self.num_groups, self.num_channels // self.num_groups, *x.shape[2:])
+        groups = x.reshape((x.shape[0], *shape))
+        of_affine = (*shape[:2], *(1,) * (x.ndim - 2))
+        y, _ = self._normalize(groups, range(2, groups.ndim), of_affine)
+        return y.reshape(x.shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
 
 
-def _is_narrow(x: Tensor) -> bool:
-    return is_floating(x.dtype) and x.dtype.itemsize < 4
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.astype("float32") if _is_narrow(x) else x
+def _in_shape(shape: Shape, x: Tensor) -> Tensor:
+    return x if x.shape == shape else x.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from typing import Any
@@ -49,6 +50,8 @@ class MatMul(TensorOp):
         if a.ndim == 1 or b.ndim == 1:
             return _gradient_with_vector(out_grad, a, b)
         turned_a, turned_b = self.transpose_a, self.transpose_b
+        if b.ndim == 2 and a.ndim > 2 and not turned_a:  # one b for all: as many more rows of a
+            return self._gradient_of_rows(out_grad, a, b)
         da = db = None
         if a.requires_grad and turned_a:
             da = MatMul(turned_b, True)(b, out_grad)
@@ -62,6 +65,19 @@ class MatMul(TensorOp):
             None if da is None else unbroadcast(da, a),
             None if db is None else unbroadcast(db, b),
         )
+
+
+    def _gradient_of_rows(self, out_grad: Tensor, a: Tensor, b: Tensor) -> Any:
+        """db sums over all rows of a in one product, instead of one for each matrix of a."""
+        da = db = None
+        if a.requires_grad:
+            da = MatMul(False, not self.transpose_b)(out_grad, b)
+        if b.requires_grad:
+            count = math.prod(a.shape[:-1])
+            rows, dy = (x.reshape((count, x.shape[-1])) for x in (a, out_grad))
+            db = MatMul(True)(dy, rows) if self.transpose_b else MatMul(True)(rows, dy)
+            db = unbroadcast(db, b)
+        return None if da is None else unbroadcast(da, a), db
 
 
 def _gradient_with_vector(out_grad: Tensor, a: Tensor, b: Tensor) -> Any:

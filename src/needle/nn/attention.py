@@ -1,0 +1,313 @@
+"""Attention with learned projections, without, and with a memory of the keys that were seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle import init, ops
+from needle.autograd import Tensor
+from needle.autograd.tensor import as_tensor
+from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors
+from needle.nn.embedding import RotaryEmbedding
+from needle.nn.layers import Dropout, Linear
+from needle.nn.module import Module, Parameter
+
+__all__ = ["Attention", "KeyValueCache", "MultiHeadAttention"]
+
+
+class MultiHeadAttention(Module):
+    """softmax(q kᵀ / √d) v for each head, and the probabilities. It has no parameters.
+
+    q: (B, heads, T, d), k and v: (B, heads, S, d) -> (B, heads, T, d), and (B, heads, T, S): the
+    probabilities after dropout. For learned projections see `Attention`.
+
+    causal  query i looks at keys 0..i only
+    """
+
+    def __init__(
+        self,
+        *,
+        dropout: float = 0.0,
+        causal: bool = False,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        self.dropout = Dropout(dropout)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        require_tensors("MultiHeadAttention", q, k, v)
+        if not q.ndim == k.ndim == v.ndim == 4 or k.shape[:-1] != v.shape[:-1]:
+            raise ShapeError(
+                "MultiHeadAttention: expected q [b, heads, t, d], k and v [b, heads, s, d], got "
+                f"{describe(q, k, v)}."
+            )
+        return ops.scaled_dot_product_attention(  # type: ignore[no-any-return]
+            q, k, v, causal=self.causal, dropout=_rate(self.dropout), return_weights=True
+        )
+
+    def extra_repr(self) -> str:
+        return f"causal={self.causal}"
+
+
+class KeyValueCache:
+    """The keys and values that one attention layer has seen, for generation token by token.
+
+    keys: (B, heads, length, d), values: (B, heads, length, d), or None while it is empty
+
+    >>> import needle as ndl
+    >>> attention, cache = ndl.nn.Attention(8, 2), ndl.nn.KeyValueCache()
+    >>> x = ndl.init.randn(1, 5, 8)
+    >>> for t in range(5):
+    ...     y = attention(x[:, t : t + 1], cache=cache, causal=True)  # looks at tokens 0..t
+    >>> cache.length, y.shape
+    (5, (1, 1, 8))
+    """
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """How many keys there are."""
+        return 0 if self.keys is None else self.keys.shape[-2]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values of further tokens, (B, heads, T, d); returns all there are now.
+
+        Those that have a graph keep it: generate under `no_grad`.
+        Raises ShapeError if they do not continue what is there.
+        """
+        require_tensors("KeyValueCache", keys, values)
+        if self.keys is not None and self.values is not None:
+            for held, added in [(self.keys, keys), (self.values, values)]:
+                _require_continuation(held, added)
+            keys = ops.concatenate((self.keys, keys), -2)
+            values = ops.concatenate((self.values, values), -2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def reset(self) -> None:
+        """Forget everything, for another sequence."""
+        self.keys = self.values = None
+
+    def __repr__(self) -> str:
+        return f"KeyValueCache(length={self.length})"
+
+
+def _require_continuation(held: Tensor, added: Tensor) -> None:
+    same = added.ndim == held.ndim and added.shape[:-2] == held.shape[:-2]
+    if not same or added.shape[-1] != held.shape[-1] or added.dtype != held.dtype:
+        raise ShapeError(
+            f"KeyValueCache: expected what continues {describe(held)}, got {describe(added)}. "
+            "Use reset() before another batch."
+        )
+
+
+class Attention(Module):
+    """softmax(Q Kᵀ / √d) V per head, with learned projections: y = concat(heads) W_o + b_o.
+
+    Q = query W_q + b_q, K = key W_k + b_k, V = value W_v + b_v, each cut into heads of size
+    d = embed_dim / num_heads.
+
+    query: (B, T, embed_dim); key: (B, S, kdim), value: (B, S, vdim), default query, and key
+    -> y: (B, T, embed_dim); with return_weights also the weights, (B, num_heads, T, S)
+
+    dropout   of the weights, in training
+    kv_heads  heads of keys and values, if fewer: each serves num_heads / kv_heads heads of queries
+    rotary    positions, a RotaryEmbedding of dim d, applied to Q and K
+
+    In `forward`:
+
+    mask              (T, S), (B, T, S) or (B, num_heads, T, S): True where a query may look, or
+                      floats to add. PyTorch's MultiheadAttention has True where it may not
+    key_padding_mask  (B, S): True where a key is padding, which no query looks at, as in PyTorch
+    causal            query i looks at keys 0..i only; after what a cache holds
+    cache             a KeyValueCache: keys and values are added to it, and all of it is looked at
+
+    A query that may look nowhere gets b_o. With kdim and vdim at their defaults the projections
+    are columns of one `in_proj` (embed_dim, 3 embed_dim), in the order q, k, v, else `q_proj`,
+    `k_proj` and `v_proj`. Weights are xavier_uniform, biases 0.
+
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.2.2.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        kv_heads: int | None = None,
+        rotary: RotaryEmbedding | None = None,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        kv_heads = num_heads if kv_heads is None else kv_heads
+        kdim, vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        require_positive("Attention", embed_dim=embed_dim, num_heads=num_heads, kv_heads=kv_heads)
+        require_positive("Attention", kdim=kdim, vdim=vdim)
+        _require_factor("num_heads", num_heads, "embed_dim", embed_dim)
+        _require_factor("kv_heads", kv_heads, "num_heads", num_heads)
+        self.embed_dim, self.num_heads, self.kv_heads = embed_dim, num_heads, kv_heads
+        self.head_dim = embed_dim // num_heads
+        if rotary is not None and rotary.dim != self.head_dim:
+            raise OptionError(
+                f"Attention: expected rotary of dim {self.head_dim}, as the heads, got "
+                f"{rotary.dim}."
+            )
+        like = {"bias": bias, "device": device, "dtype": dtype}
+        width = kv_heads * self.head_dim
+        self.in_proj: Linear | None = None
+        if kdim == vdim == embed_dim:
+            self.in_proj = _projection(embed_dim, embed_dim + 2 * width, **like)
+        else:
+            self.q_proj = _projection(embed_dim, embed_dim, **like)
+            self.k_proj = _projection(kdim, width, **like)
+            self.v_proj = _projection(vdim, width, **like)
+        self.out_proj = _projection(embed_dim, embed_dim, **like)
+        self.kdim, self.vdim, self.rotary = kdim, vdim, rotary
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        *,
+        mask: Any = None,
+        key_padding_mask: Any = None,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+        return_weights: bool = False,
+    ) -> Any:
+        self._require_sequences(query, key, value)
+        q, k, v = self._projected(query, key, value)  # (B, T or S, heads, d)
+        q, k, v = q.transpose((1, 2)), k.transpose((1, 2)), v.transpose((1, 2))
+        past = 0 if cache is None else cache.length
+        shape = (query.shape[0], self.num_heads, query.shape[1], past + k.shape[-2])
+        allowed = (_by_head(mask, q, shape), _not_padding(key_padding_mask, q, shape))
+        if self.rotary is not None:
+            q, k = self.rotary(q, past), self.rotary(k, past)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        heads, weights = ops.scaled_dot_product_attention(
+            q, k, v, allowed, causal, _rate(self.dropout), past=past, return_weights=True
+        )
+        joined = heads.transpose((1, 2)).reshape(query.shape)  # (B, T, embed_dim)
+        y: Tensor = self.out_proj(joined)
+        return (y, weights) if return_weights else y
+
+    def _projected(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> Any:
+        """Q, K and V, each cut into heads: (B, T or S, heads, d)."""
+        key_of = query if key is None else key
+        value_of = key_of if value is None else value
+        if self.in_proj is not None and key_of is query and value_of is query:
+            return self._parts(self.in_proj(query))
+        if self.in_proj is None:
+            projected = [self.q_proj(query), self.k_proj(key_of), self.v_proj(value_of)]
+        else:
+            first, last = self.embed_dim, self.embed_dim + self.kv_heads * self.head_dim
+            columns = [(query, 0, first), (key_of, first, last), (value_of, last, None)]
+            projected = [_columns(self.in_proj, slice(i, j), x) for x, i, j in columns]
+        return [x.reshape((*x.shape[:2], -1, self.head_dim)) for x in projected]
+
+    def _parts(self, x: Tensor) -> Any:
+        """Q, K and V side by side, (B, T, all heads · d), taken apart."""
+        b, t, _ = x.shape
+        if self.kv_heads == self.num_heads:
+            return ops.split(x.reshape((b, t, 3, self.num_heads, self.head_dim)), 2)
+        x = x.reshape((b, t, -1, self.head_dim))
+        first, last = self.num_heads, self.num_heads + self.kv_heads
+        return x[:, :, :first], x[:, :, first:last], x[:, :, last:]
+
+    def _require_sequences(self, query: Any, key: Any, value: Any) -> None:
+        given = [x for x in (query, key, value) if x is not None]
+        require_tensors("Attention", *given)
+        key_of = query if key is None else key
+        value_of = key_of if value is None else value
+        widths = zip((query, key_of, value_of), (self.embed_dim, self.kdim, self.vdim), strict=True)
+        fits = all(x.ndim == 3 and x.shape[-1] == width for x, width in widths)
+        if (
+            not fits
+            or key_of.shape[:2] != value_of.shape[:2]
+            or len({x.shape[0] for x in given}) > 1
+        ):
+            raise ShapeError(
+                f"Attention: expected query [b, t, {self.embed_dim}], key [b, s, {self.kdim}] and "
+                f"value [b, s, {self.vdim}], got {describe(*given)}."
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, num_heads={self.num_heads}, kv_heads={self.kv_heads}"
+
+
+def _require_factor(small: str, parts: int, large: str, whole: int) -> None:
+    if whole % parts:
+        raise OptionError(
+            f"Attention: expected {small} to divide {large}, got {small}={parts} and "
+            f"{large}={whole}."
+        )
+
+
+def _projection(inputs: int, outputs: int, bias: bool, device: Any, dtype: Any) -> Linear:
+    """A Linear with the initial weights of attention."""
+    linear = Linear(inputs, outputs, bias, device, dtype)
+    linear.weight = Parameter(init.xavier_uniform(inputs, outputs, device=device, dtype=dtype))
+    if linear.bias is not None:
+        linear.bias = Parameter(init.zeros_like(linear.bias))
+    return linear
+
+
+def _columns(linear: Linear, columns: slice, x: Tensor) -> Tensor:
+    """What the linear layer gives in some of its columns."""
+    y = x @ linear.weight[:, columns]
+    return y if linear.bias is None else y + linear.bias[:, columns]
+
+
+def _rate(dropout: Dropout) -> float:
+    return dropout.p if dropout.training else 0.0
+
+
+def _by_head(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
+    """A mask that broadcasts to (B, heads, T, S); given as (B, T, S) it is of every head."""
+    if mask is None:
+        return None
+    mask = as_tensor(mask, like.device)
+    if mask.ndim == 3:
+        mask = mask.expand_dims(1)
+    fits = mask.ndim <= 4 and all(
+        n in (1, wanted) for n, wanted in zip(mask.shape[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        b, h, t, s = shape
+        raise ShapeError(
+            f"Attention: expected mask [{t}, {s}], [{b}, {t}, {s}] or [{b}, {h}, {t}, {s}], got "
+            f"{describe(mask)}."
+        )
+    return mask
+
+
+def _not_padding(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """(B, S), true where there is padding -> (B, 1, 1, S), true where there is none."""
+    if mask is None:
+        return None
+    mask = as_tensor(mask, like.device)
+    wanted = (shape[0], shape[-1])
+    if mask.dtype != np.bool_ or mask.shape != wanted:
+        kind = DTypeError if mask.shape == wanted else ShapeError
+        raise kind(
+            f"Attention: expected key_padding_mask bool[{wanted[0]},{wanted[1]}], true where a "
+            f"key is padding, got {describe(mask)}."
+        )
+    allowed: Tensor = ops.logical_not(mask).reshape((wanted[0], 1, 1, wanted[1]))
+    return allowed

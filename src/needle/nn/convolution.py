@@ -1,0 +1,370 @@
+"""Convolutional layers. Pictures are (B, C, *spatial), and lie in memory with channels last.
+
+The layers turn their input to channels last, which is a view, and turn the result back: between two
+of them nothing is copied. Kernels are (*K, in / groups, out), as `needle.ops.conv` takes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle import init, ops
+from needle.autograd import Tensor
+from needle.errors import OptionError, ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors
+from needle.nn.module import Module, Parameter
+from needle.ops.convolution import _whole_numbers
+
+__all__ = ["Conv", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+
+_PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_SPATIAL = {1: "L", 2: "H, W"}
+
+
+# -- shared with the pooling layers --------------------------------------------------------------
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(B, C, *spatial) as (B, *spatial, C)."""
+    return x.permute((0, *range(2, x.ndim), 1))
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """(B, *spatial, C) as (B, C, *spatial)."""
+    return x.permute((0, x.ndim - 1, *range(1, x.ndim - 1)))
+
+
+def _require_pictures(name: str, x: Any, spatial: int, channels: int | None = None) -> None:
+    """Raise unless x is a Tensor with a batch, channels, and so many spatial axes."""
+    require_tensors(name, x)
+    if x.ndim != spatial + 2 or channels not in (None, x.shape[1]):
+        wanted = f"[B, {channels or 'C'}, {_SPATIAL[spatial]}]"
+        raise ShapeError(f"{name}: expected x {wanted}, got {describe(x)}.")
+
+
+# -- the contract's layer ------------------------------------------------------------------------
+
+
+class Conv(Module):
+    """y = the cross-correlation of x with square kernels, + bias, padded by (k - 1) // 2.
+
+    x: (B, in_channels, H, W) -> y: (B, out_channels, H', W'), H' = (H + 2 p - k) // stride + 1
+    weight: (k, k, in_channels, out_channels), kaiming_uniform with fan_in = in_channels k², drawn
+    first
+    bias: (out_channels,), U(±1/√(in_channels k²)); None with bias=False
+
+    Of a tuple for kernel_size or stride, the first entry counts. `Conv2d` has all options.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        k, step = _first(kernel_size), _first(stride)
+        require_positive(
+            "Conv", in_channels=in_channels, out_channels=out_channels, kernel_size=k, stride=step
+        )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = k, step
+        fan_in, fan_out = in_channels * k * k, out_channels * k * k
+        shape, like = (k, k, in_channels, out_channels), {"device": device, "dtype": dtype}
+        self.weight = Parameter(init.kaiming_uniform(fan_in, fan_out, shape, **like))
+        self.bias = _drawn_bias(bias, out_channels, fan_in, like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _require_pictures("Conv", x, 2, self.in_channels)
+        padding = (self.kernel_size - 1) // 2
+        y = ops.conv(_channels_last(x), self.weight, self.stride, padding)
+        return _channels_first(y if self.bias is None else y + self.bias)
+
+    def extra_repr(self) -> str:
+        bias = self.bias is not None
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, bias={bias}"
+        )
+
+
+def _first(size: Any) -> Any:
+    return size[0] if isinstance(size, (tuple, list)) and size else size
+
+
+def _drawn_bias(wanted: bool, channels: int, fan_in: int, like: dict[str, Any]) -> Parameter | None:
+    """U(±1/√fan_in), or None."""
+    bound = 1 / math.sqrt(fan_in)
+    return Parameter(init.rand(channels, low=-bound, high=bound, **like)) if wanted else None
+
+
+# -- convolution with all options ----------------------------------------------------------------
+
+
+class _Convolution(Module):
+    """Base: the options that both directions have, and the weights.
+
+    weight, then bias, are drawn from U(±1/√fan_in), fan_in the extent of the kernel times the
+    next but last axis of the weight: PyTorch's defaults.
+    """
+
+    spatial = 2
+
+    def _set_options(
+        self,
+        channels: tuple[Any, Any],
+        kernel_size: Any,
+        stride: Any,
+        dilation: Any,
+        groups: Any,
+    ) -> None:
+        self.in_channels, self.out_channels = channels
+        name = type(self).__name__
+        require_positive(name, in_channels=channels[0], out_channels=channels[1], groups=groups)
+        if channels[0] % groups or channels[1] % groups:
+            raise OptionError(
+                f"{name}: expected channels that {groups} groups divide, got "
+                f"in_channels={channels[0]} and out_channels={channels[1]}."
+            )
+        self.kernel_size = self._numbers("kernel_size", kernel_size, 1)
+        self.stride = self._numbers("stride", stride, 1)
+        self.dilation = self._numbers("dilation", dilation, 1)
+        self.groups = groups
+
+    def _numbers(self, option: str, given: Any, least: int) -> tuple[int, ...]:
+        return tuple(_whole_numbers(type(self).__name__, option, given, self.spatial, least))
+
+    def _draw(self, rows: int, columns: int, bias: bool, device: Any, dtype: Any) -> None:
+        """Weight (*K, rows, columns) and bias (out_channels,)."""
+        like = {"device": device, "dtype": dtype}
+        fan_in = rows * math.prod(self.kernel_size)
+        bound = 1 / math.sqrt(fan_in)
+        shape = (*self.kernel_size, rows, columns)
+        self.weight = Parameter(init.rand(*shape, low=-bound, high=bound, **like))
+        self.bias = _drawn_bias(bias, self.out_channels, fan_in, like)
+
+    def _pictures(self, x: Any) -> Tensor:
+        """x with channels last."""
+        _require_pictures(type(self).__name__, x, self.spatial, self.in_channels)
+        return _channels_last(x)
+
+    def _result(self, y: Tensor) -> Tensor:
+        """y + bias with channels first."""
+        return _channels_first(y if self.bias is None else y + self.bias)
+
+    def extra_repr(self) -> str:
+        shown = f"{self.in_channels}, {self.out_channels}"
+        for option, usual in self._usual().items():
+            value = getattr(self, option)
+            if value != usual:
+                shown += f", {option}={value}"
+        return shown + (", bias=False" if self.bias is None else "")
+
+    def _usual(self) -> dict[str, Any]:
+        """Options, and the values that need no mention."""
+        zeros, ones = (0,) * self.spatial, (1,) * self.spatial
+        return {
+            "kernel_size": None,
+            "stride": ones,
+            "padding": zeros,
+            "dilation": ones,
+            "groups": 1,
+        }
+
+
+class _Conv(_Convolution):
+    """Convolution over `spatial` axes."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        self._set_options((in_channels, out_channels), kernel_size, stride, dilation, groups)
+        self.padding = self._checked_padding(padding)
+        if padding_mode not in _PADDING_MODES:
+            raise OptionError(
+                f"{type(self).__name__}: expected padding_mode of {', '.join(_PADDING_MODES)}, "
+                f"got {padding_mode!r}."
+            )
+        self.padding_mode = padding_mode
+        self._draw(in_channels // groups, out_channels, bias, device, dtype)
+
+    def _checked_padding(self, padding: Any) -> Any:
+        if not isinstance(padding, str):
+            return self._numbers("padding", padding, 0)
+        name = type(self).__name__
+        if padding not in ("same", "valid"):
+            raise OptionError(f"{name}: expected padding 'same' or 'valid', got {padding!r}.")
+        if padding == "same" and max(self.stride) > 1:
+            raise OptionError(
+                f"{name}: expected stride 1 with padding 'same', got {self.stride}. "
+                "Give the padding as numbers."
+            )
+        return padding
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Places before and behind each spatial axis."""
+        if self.padding == "valid":
+            return [(0, 0)] * self.spatial
+        if self.padding == "same":
+            spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [(span // 2, span - span // 2) for span in spans]
+        return [(width, width) for width in self.padding]
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures, padding = self._pictures(x), self._pairs()
+        if self.padding_mode != "zeros":
+            pictures = _extended(type(self).__name__, pictures, padding, self.padding_mode)
+            padding = [(0, 0)] * self.spatial
+        y = ops.conv(pictures, self.weight, self.stride, padding, self.dilation, self.groups)
+        return self._result(y)
+
+    def _usual(self) -> dict[str, Any]:
+        return {**super()._usual(), "padding_mode": "zeros"}
+
+
+def _extended(name: str, x: Tensor, padding: Sequence[tuple[int, int]], mode: str) -> Tensor:
+    """x (B, *spatial, C), continued beyond its edges by its own elements."""
+    for axis, widths in enumerate(padding, start=1):
+        if not any(widths):
+            continue
+        n, widest = x.shape[axis], max(widths)
+        if n == 0 or (widest > n - (mode == "reflect") and mode != "replicate"):
+            raise ShapeError(
+                f"{name}: expected pictures large enough for {mode} padding by {widest}, got "
+                f"{n} along axis {axis + 1}."
+            )
+        x = ops.take(x, np.pad(np.arange(n), widths, mode=_PADDING_MODES[mode]), axis)  # type: ignore[call-overload]
+    return x
+
+
+class Conv1d(_Conv):
+    """y = the cross-correlation of x with kernels, + bias, along one axis.
+
+    x: (B, in_channels, L) -> y: (B, out_channels, L'),
+    L' = (L + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1
+    weight: (kernel_size, in_channels / groups, out_channels); bias: (out_channels,); both
+    U(±1/√(kernel_size in_channels / groups)), the weight drawn first
+
+    padding       a number, or "same" (L' = L, for stride 1), or "valid" (0)
+    groups        channels are cut into that many, each with kernels of its own; in_channels:
+                  depthwise
+    padding_mode  "zeros", "reflect", "replicate" or "circular"
+    """
+
+    spatial = 1
+
+
+class Conv2d(_Conv):
+    """y = the cross-correlation of x with kernels, + bias.
+
+    x: (B, in_channels, H, W) -> y: (B, out_channels, H', W'),
+    H' = (H + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1
+    weight: (*kernel_size, in_channels / groups, out_channels); bias: (out_channels,); both
+    U(±1/√(places of the kernel · in_channels / groups)), the weight drawn first
+
+    Numbers are for both axes, or one each in a tuple. Options as for `Conv1d`.
+
+    >>> import needle as ndl
+    >>> ndl.nn.Conv2d(3, 8, 3, stride=2, padding=1)(ndl.init.ones(5, 3, 32, 32)).shape
+    (5, 8, 16, 16)
+    """
+
+    spatial = 2
+
+
+# -- the adjoint ---------------------------------------------------------------------------------
+
+
+class _ConvTranspose(_Convolution):
+    """The adjoint of convolution over `spatial` axes."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        device: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        self._set_options((in_channels, out_channels), kernel_size, stride, dilation, groups)
+        self.padding = self._numbers("padding", padding, 0)
+        self.output_padding = self._numbers("output_padding", output_padding, 0)
+        for extra, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True):
+            if extra >= max(s, d):
+                raise OptionError(
+                    f"{type(self).__name__}: expected output_padding below stride or dilation, "
+                    f"got {extra} with stride {s} and dilation {d}."
+                )
+        self._draw(out_channels // groups, in_channels, bias, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.conv_transpose(
+            self._pictures(x),
+            self.weight,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.dilation,
+            self.groups,
+        )
+        return self._result(y)
+
+    def _usual(self) -> dict[str, Any]:
+        return {**super()._usual(), "output_padding": (0,) * self.spatial}
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """y = what `Conv1d` with these options has as gradient by its input, + bias.
+
+    x: (B, in_channels, L) -> y: (B, out_channels, L'), L' = (L - 1) stride - 2 padding
+    + dilation (kernel_size - 1) + output_padding + 1
+    weight: (kernel_size, out_channels / groups, in_channels); bias: (out_channels,); both
+    U(±1/√(kernel_size out_channels / groups)), the weight drawn first
+
+    output_padding  below stride or dilation: which of the L' that the convolution takes to L
+
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
+    """
+
+    spatial = 1
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """y = what `Conv2d` with these options has as gradient by its input, + bias.
+
+    x: (B, in_channels, H, W) -> y: (B, out_channels, H', W'), H' = (H - 1) stride - 2 padding
+    + dilation (kernel_size - 1) + output_padding + 1
+    weight: (*kernel_size, out_channels / groups, in_channels); bias: (out_channels,); both
+    U(±1/√(places of the kernel · out_channels / groups)), the weight drawn first
+
+    Numbers are for both axes, or one each in a tuple. Options as for `ConvTranspose1d`.
+    """
+
+    spatial = 2

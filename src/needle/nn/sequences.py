@@ -1,0 +1,182 @@
+"""Sequences of different lengths in one batch: padded to the longest, and told apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.autograd import Tensor
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.nn.checks import require_tensors
+from needle.ops import pad, stack, where
+
+__all__ = ["PackedSequence", "pack_padded_sequence", "pad_packed_sequence", "pad_sequence"]
+
+
+class PackedSequence:
+    """A batch of sequences and where each ends: what recurrent layers take and give back.
+
+    padded   (T, B, ...), T of 1 or more
+    lengths  B whole numbers in [1, T], in any order: what comes after is padding and has no effect
+
+    It has PyTorch's name and place in a program. But the padding stays and is masked: nothing is
+    sorted or moved.
+
+    Raises ShapeError, OptionError for lengths that are no whole numbers, OutOfRangeError.
+    """
+
+    def __init__(self, padded: Tensor, lengths: Any) -> None:
+        require_tensors("PackedSequence", padded)
+        if padded.ndim < 2 or padded.shape[0] == 0:
+            raise ShapeError(
+                "PackedSequence: expected padded [T, B, ...] of 1 step or more, "
+                f"got {describe(padded)}."
+            )
+        self.padded = padded
+        self.lengths = _whole_numbers(lengths)
+        _require_lengths(self.lengths, padded)
+
+    def masked(self, padding_value: float = 0.0) -> Tensor:
+        """`padded`, with `padding_value` past each end."""
+        x, steps = self.padded, np.arange(self.padded.shape[0])
+        inside = steps[:, None] < self.lengths
+        mask = Tensor(
+            inside.reshape(*inside.shape, *[1] * (x.ndim - 2)),
+            device=x.device,
+            dtype="bool",
+            requires_grad=False,
+        )
+        return where(mask, x, padding_value)
+
+    def reversed(self) -> PackedSequence:
+        """Each sequence back to front; its padding stays behind it."""
+        steps = np.arange(self.padded.shape[0])[:, None]
+        turned = np.where(steps < self.lengths, self.lengths - 1 - steps, steps)
+        columns = np.arange(len(self.lengths))[None]
+        return PackedSequence(self.padded[turned, columns], self.lengths)
+
+    def last(self) -> Tensor:
+        """The last step of each sequence: (B, ...)."""
+        return self.padded[self.lengths - 1, np.arange(len(self.lengths))]
+
+    def __repr__(self) -> str:
+        return f"PackedSequence({describe(self.padded)}, lengths={self.lengths.tolist()})"
+
+
+def _whole_numbers(lengths: Any) -> np.ndarray[Any, Any]:
+    values = lengths.numpy() if hasattr(lengths, "numpy") else np.asarray(lengths)
+    whole = values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and np.array_equal(values, np.round(values))
+    )
+    if not whole or values.ndim != 1:
+        raise OptionError(
+            f"lengths: expected one whole number for each sequence, got {describe(lengths)}."
+        )
+    return values.astype(np.int64)
+
+
+def _require_lengths(lengths: np.ndarray[Any, Any], padded: Tensor) -> None:
+    steps, batch = padded.shape[:2]
+    if len(lengths) != batch:
+        raise ShapeError(
+            f"lengths: expected {batch}, one for each sequence of [T, B, ...], got {len(lengths)} "
+            f"for {describe(padded)}."
+        )
+    outside = lengths[(lengths < 1) | (lengths > steps)]
+    if len(outside):
+        raise OutOfRangeError(
+            f"lengths: expected whole numbers in [1, {steps}], got {outside[0]} for "
+            f"{describe(padded)}. Leave empty sequences out."
+        )
+
+
+def pack_padded_sequence(
+    x: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = False
+) -> PackedSequence:
+    """The sequences of x as a PackedSequence, cut after the longest.
+
+    x               (T, B, ...), or (B, T, ...) with batch_first
+    lengths         (B,) whole numbers in [1, T]
+    enforce_sorted  refuse lengths that grow; there is no need for an order (PyTorch's default is
+                    True)
+
+    >>> import needle as ndl
+    >>> x = ndl.Tensor([[[1.0], [2.0], [3.0]], [[4.0], [0.0], [0.0]]])
+    >>> packed = ndl.nn.pack_padded_sequence(x, [3, 1], batch_first=True)
+    >>> packed
+    PackedSequence(float32[3,2,1], lengths=[3, 1])
+    >>> packed.last().numpy().tolist()
+    [[3.0], [4.0]]
+    """
+    require_tensors("pack_padded_sequence", x)
+    packed = PackedSequence(x.transpose((0, 1)) if batch_first and x.ndim > 1 else x, lengths)
+    if enforce_sorted and (np.diff(packed.lengths) > 0).any():
+        raise OptionError(
+            "pack_padded_sequence: expected lengths that do not grow, got "
+            f"{packed.lengths.tolist()}. Or pass enforce_sorted=False."
+        )
+    longest = int(packed.lengths.max(initial=1))
+    if longest == packed.padded.shape[0]:
+        return packed
+    return PackedSequence(packed.padded[:longest], packed.lengths)
+
+
+def pad_packed_sequence(
+    sequence: PackedSequence,
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    total_length: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sequences as one Tensor, `padding_value` past each end, and their lengths.
+
+    total_length  how many steps the Tensor has; default: as many as the longest sequence
+    -> (T, B, ...), or (B, T, ...) with batch_first; int64 (B,)
+    """
+    if not isinstance(sequence, PackedSequence):
+        raise DTypeError(
+            f"pad_packed_sequence: expected a PackedSequence, got {describe(sequence)}."
+        )
+    longest = int(sequence.lengths.max(initial=1))
+    steps = longest if total_length is None else total_length
+    if steps < longest:
+        raise OptionError(
+            f"pad_packed_sequence: expected total_length of {longest} or more, got {total_length}."
+        )
+    x = _to_length(sequence.masked(padding_value)[:longest], steps, padding_value)
+    lengths = Tensor(sequence.lengths, device=x.device, dtype="int64", requires_grad=False)
+    return x.transpose((0, 1)) if batch_first else x, lengths
+
+
+def pad_sequence(
+    sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0
+) -> Tensor:
+    """Sequences (T_i, ...) side by side, with `padding_value` up to the longest.
+
+    -> (T, B, ...), or (B, T, ...) with batch_first
+
+    >>> import needle as ndl
+    >>> short, long = ndl.Tensor([1.0]), ndl.Tensor([2.0, 3.0])
+    >>> ndl.nn.pad_sequence([short, long], batch_first=True)
+    needle.Tensor([[1. 0.]
+     [2. 3.]])
+    """
+    require_tensors("pad_sequence", *sequences)
+    if not sequences or any(
+        x.ndim == 0 or x.shape[1:] != sequences[0].shape[1:] for x in sequences
+    ):
+        raise ShapeError(
+            "pad_sequence: expected Tensors [T_i, ...], alike but for T_i, got "
+            f"{describe(*sequences) or 'none'}."
+        )
+    longest = max(x.shape[0] for x in sequences)
+    padded = [_to_length(x, longest, padding_value) for x in sequences]
+    return stack(padded, 0 if batch_first else 1)
+
+
+def _to_length(x: Tensor, steps: int, value: float) -> Tensor:
+    """x with `value` behind it, up to so many steps."""
+    if x.shape[0] == steps:
+        return x
+    return pad(x, [(0, steps - x.shape[0]), *[(0, 0)] * (x.ndim - 1)], value)

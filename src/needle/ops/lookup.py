@@ -1,0 +1,70 @@
+"""Rows of a table by number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle.autograd.tensor import Tensor, TensorOp
+from needle.backend_selection import Array, array_api, primitives
+from needle.dtypes import is_floating, is_integer
+from needle.errors import DTypeError, ShapeError, describe
+from needle.ops.comparison import equal, where
+from needle.ops.indexing import ScatterAdd, _index_tensor, _split_index
+
+__all__ = ["EmbeddingLookup", "embedding"]
+
+
+class EmbeddingLookup(TensorOp):
+    """y[...] = table[ids[...]]: a row for each id.
+
+    table: (N, D); ids: any shape, whole numbers in 0..N-1, of an integer or float dtype -> y:
+    (*ids.shape, D), the table's dtype. Raises OutOfRangeError; ids below 0 do not count from the
+    end.
+    Gradient: dy added to the rows it came from; to row `padding_idx` nothing.
+    """
+
+    name = "embedding"
+    expects = "a table [n, d], and ids that are whole numbers in 0..n-1"
+
+    def __init__(self, padding_idx: int | None = None) -> None:
+        self.padding_idx = padding_idx
+
+    def compute(self, table: Array, ids: Array) -> Array:
+        if table.ndim != 2:
+            raise ShapeError(f"embedding: expected {self.expects}, got {describe(table, ids)}.")
+        return primitives.index(table, (primitives.quietly(_row_numbers, ids, table.shape[0]),))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        table, ids = node.inputs
+        if self.padding_idx is not None:
+            out_grad = where(equal(ids, self.padding_idx).expand_dims(-1), 0, out_grad)
+        template, rows = _split_index(ids.astype("int64"))
+        return ScatterAdd(table.shape, template)(out_grad, *rows), None
+
+
+def _row_numbers(ids: Array, count: int) -> Array:
+    """The ids as int64, after a look at each."""
+    if not (is_integer(ids.dtype) or is_floating(ids.dtype)):
+        raise DTypeError(f"embedding: expected numbers for ids, got {describe(ids)}.")
+    within = array_api.logical_and(ids >= 0, ids < count)
+    primitives.require(within, lambda: _no_row(ids, count))
+    rows = ids.astype("int64")
+    if is_floating(ids.dtype):
+        primitives.require(rows.astype(ids.dtype) == ids, lambda: _no_row(ids, count))
+    return rows
+
+
+def _no_row(ids: Array, count: int) -> IndexError:
+    values = primitives.to_numpy(ids).reshape(-1).astype("float64")
+    found = (values >= 0) & (values < count) & (values == np.trunc(values))
+    return IndexError(f"There is no row {values[~found][0]:.9g}.")
+
+
+def embedding(table: Tensor, ids: Any, padding_idx: int | None = None) -> Tensor:
+    """A row of the table for each id: (N, D), ids of any shape -> (*ids.shape, D).
+
+    padding_idx  the row that gets no gradient
+    """
+    return EmbeddingLookup(padding_idx)(table, _index_tensor(ids, table.device))

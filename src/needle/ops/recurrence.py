@@ -1,0 +1,296 @@
+"""Recurrent layers over all their steps at once: one op per kind of cell.
+
+What a step reads of its input does not depend on the step before, so it is one product for all
+steps, made outside. The op here is what remains: step after step, the product of the state with
+`weight`, and the gates. Its gradient runs the steps backwards and leaves the weight's gradient to
+one product over all steps.
+
+The formulas of the gradients are written once, on raw arrays and on Tensors alike: `compute` calls
+them on the first, and what differentiates them, on the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from needle.autograd.alias import alias
+from needle.autograd.backward import gradients
+from needle.autograd.modes import enable_grad
+from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
+from needle.backend_selection import Array, array_api, primitives
+from needle.errors import OptionError, ShapeError, describe
+from needle.ops.activations import ReLU, Sigmoid, Tanh
+from needle.ops.elementwise import Sign
+from needle.ops.indexing import getitem
+from needle.ops.linalg import MatMul, matmul
+from needle.ops.ops_tuple import stack
+from needle.ops.shapes import Concatenate, Reshape, concatenate
+
+__all__ = ["GRUScan", "LSTMScan", "RNNScan", "gru_scan", "lstm_scan", "rnn_scan"]
+
+
+class RNNScan(TensorOp):
+    """h_t = act(x_t + h_{t-1} W), act = tanh or relu.
+
+    x: (T, B, H), T of 1 or more; weight W: (H, H); h0: (B, H) -> h: (T, B, H)
+    Gradient: the steps backwards, with dh_{t-1} gaining (dh_t · act') Wᵀ.
+    Source: Elman, "Finding Structure in Time", 1990.
+    """
+
+    name = "rnn_scan"
+    expects = "x [T, B, H] of 1 step or more, weight [H, H] and h0 [B, H]"
+
+    def __init__(self, nonlinearity: str = "tanh") -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise OptionError(
+                f"rnn_scan: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}."
+            )
+        self.nonlinearity = nonlinearity
+
+    def compute(self, x: Array, weight: Array, h: Array) -> Array:
+        _require_shapes(self, 1, x, weight, h)
+        act = Tanh() if self.nonlinearity == "tanh" else ReLU()
+        steps = []
+        for t in range(x.shape[0]):
+            h = act.compute(_at(x, t) + _of(MatMul(), h, weight))
+            steps.append(h)
+        return _stack(steps)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        _, weight, h0 = node.inputs
+        formula = partial(_rnn_gradient, self.nonlinearity)
+        dx, dh0 = _ScanGradient(self.name, formula)(out_grad, weight, node)
+        return dx, _weight_gradient(weight, _before(h0, node), dx), dh0
+
+
+def _rnn_gradient(nonlinearity: str, dh: Any, weight: Any, h: Any) -> tuple[Any, Any]:
+    """dx and dh0."""
+    slope = 1 - h * h if nonlinearity == "tanh" else _of(Sign(), h)
+    steps, dh_before = [], 0.0
+    for t in reversed(range(h.shape[0])):
+        dx = (_at(dh, t) + dh_before) * _at(slope, t)
+        dh_before = _of(MatMul(transpose_b=True), dx, weight)
+        steps.append(dx)
+    return _stack(steps[::-1]), dh_before
+
+
+def rnn_scan(x: Tensor, weight: Tensor, h0: Tensor, nonlinearity: str = "tanh") -> Tensor:
+    """The states h_t = act(x_t + h_{t-1} weight) of all steps, from h0 on."""
+    return RNNScan(nonlinearity)(x, weight, h0)
+
+
+class LSTMScan(TensorTupleOp):
+    """c_t = f · c_{t-1} + i · g, h_t = o · tanh(c_t); i, f, o = σ, g = tanh of x_t + h_{t-1} W.
+
+    x: (T, B, 4H), T of 1 or more, the blocks i, f, g, o side by side; weight W: (H, 4H);
+    h0, c0: (B, H) -> h, c: (T, B, H) each
+    Gradient: the steps backwards; the gates are computed again, in one pass over all steps.
+    Source: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; with forget gates, Gers,
+    Schmidhuber and Cummins, "Learning to Forget", 2000.
+    """
+
+    name = "lstm_scan"
+    expects = "x [T, B, 4H] of 1 step or more, weight [H, 4H], h0 and c0 [B, H]"
+
+    def compute(self, x: Array, weight: Array, h: Array, c: Array) -> tuple[Array, ...]:
+        _require_shapes(self, 4, x, weight, h, c)
+        outputs, cells = [], []
+        for t in range(x.shape[0]):
+            i, f, g, o = _lstm_gates(_at(x, t) + _of(MatMul(), h, weight))
+            c = f * c + i * g
+            h = o * array_api.tanh(c)
+            outputs.append(h)
+            cells.append(c)
+        return _stack(outputs), _stack(cells)
+
+    def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
+        x, weight, h0, c0 = node.inputs
+        h, c = node
+        h_before, c_before = _before(h0, h), _before(c0, c)
+        dx, dh0, dc0 = _ScanGradient(self.name, _lstm_gradient)(
+            *out_grad, x, weight, h_before, c_before, c
+        )
+        return dx, _weight_gradient(weight, h_before, dx), dh0, dc0
+
+
+def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
+    """i, f, g, o: (..., H) each, from (..., 4H)."""
+    size = x.shape[-1] // 4
+    i_and_f = _of(Sigmoid(), _part(x, 0, 2 * size))
+    g, o = _part(x, 2 * size, 3 * size), _part(x, 3 * size, 4 * size)
+    i, f = _part(i_and_f, 0, size), _part(i_and_f, size, 2 * size)
+    return i, f, _of(Tanh(), g), _of(Sigmoid(), o)
+
+
+def _lstm_gradient(
+    dh: Any, dc: Any, x: Any, weight: Any, h_before: Any, c_before: Any, c: Any
+) -> tuple[Any, Any, Any]:
+    """dx, dh0 and dc0."""
+    i, f, g, o = _lstm_gates(x + _all_steps(h_before, weight))
+    tanh_c = _of(Tanh(), c)
+    c_by_h = o * (1 - tanh_c * tanh_c)
+    o_by_h = tanh_c * (o * (1 - o))
+    ifg_by_c = _stack([g * (i * (1 - i)), c_before * (f * (1 - f)), i * (1 - g * g)], axis=2)
+    steps, dh_before, dc_before = [], 0.0, 0.0
+    for t in reversed(range(x.shape[0])):
+        dh_now = _at(dh, t) + dh_before
+        dc_now = _at(dc, t) + dc_before + dh_now * _at(c_by_h, t)
+        d_ifg = _spread(dc_now, _at(ifg_by_c, t))
+        dx = _of(Concatenate(-1), d_ifg, dh_now * _at(o_by_h, t))
+        dh_before = _of(MatMul(transpose_b=True), dx, weight)
+        dc_before = dc_now * _at(f, t)
+        steps.append(dx)
+    return _stack(steps[::-1]), dh_before, dc_before
+
+
+def lstm_scan(x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> TensorTuple:
+    """The states (h, c) of an LSTM after each step, from what each step reads of its input."""
+    return LSTMScan()(x, weight, h0, c0)
+
+
+class GRUScan(TensorOp):
+    """h_t = (1 - z) · n + z · h_{t-1}; r, z = σ(x_t + s_t), n = tanh(x_t + r · s_t).
+
+    s_t = h_{t-1} W + b; of x_t and s_t, the block for r, for z or for n.
+    x: (T, B, 3H), T of 1 or more, the blocks side by side; weight W: (H, 3H); h0: (B, H);
+    bias b: (3H,), or left out -> h: (T, B, H)
+    Gradient: the steps backwards; the gates are computed again, in one pass over all steps.
+    Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, eq. 5-8,
+    with r outside the product, as cuDNN and PyTorch have it.
+    """
+
+    name = "gru_scan"
+    expects = "x [T, B, 3H] of 1 step or more, weight [H, 3H], h0 [B, H] and bias [3H]"
+
+    def compute(self, x: Array, weight: Array, h: Array, *bias: Array) -> Array:
+        _require_shapes(self, 3, x, weight, h)
+        if bias and bias[0].shape != weight.shape[1:]:
+            raise ShapeError(f"{self.name}: expected {self.expects}, got {describe(*bias)}.")
+        steps = []
+        for t in range(x.shape[0]):
+            product = _of(MatMul(), h, weight)
+            _, z, n, _ = _gru_gates(_at(x, t), product + bias[0] if bias else product)
+            h = n + z * (h - n)
+            steps.append(h)
+        return _stack(steps)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        x, weight, h0, *bias = node.inputs
+        h_before = _before(h0, node)
+        dx, ds, dh0 = _ScanGradient(self.name, _gru_gradient)(out_grad, x, weight, h_before, *bias)
+        return dx, _weight_gradient(weight, h_before, ds), dh0, *[ds.sum((0, 1)) for _ in bias]
+
+
+def _gru_gates(x: Any, s: Any) -> tuple[Any, Any, Any, Any]:
+    """r, z, n and the block of s for n: (..., H) each, from x and s: (..., 3H)."""
+    size = x.shape[-1] // 3
+    r_and_z = _of(Sigmoid(), _part(x, 0, 2 * size) + _part(s, 0, 2 * size))
+    r, z = _part(r_and_z, 0, size), _part(r_and_z, size, 2 * size)
+    s_of_n = _part(s, 2 * size, 3 * size)
+    return r, z, _of(Tanh(), _part(x, 2 * size, 3 * size) + r * s_of_n), s_of_n
+
+
+def _gru_gradient(dh: Any, x: Any, weight: Any, h_before: Any, *bias: Any) -> tuple[Any, Any, Any]:
+    """dx, ds and dh0. All that a step gives is proportional to its dh: the factors come first."""
+    product = _all_steps(h_before, weight)
+    r, z, n, s_of_n = _gru_gates(x, product + bias[0] if bias else product)
+    n_by_h = (1 - z) * (1 - n * n)
+    r_by_h = n_by_h * s_of_n * (r * (1 - r))
+    z_by_h = (h_before - n) * (z * (1 - z))
+    s_by_h = _stack([r_by_h, z_by_h, n_by_h * r], axis=2)
+    steps, totals, dh_before = [], [], 0.0
+    for t in reversed(range(x.shape[0])):
+        dh_now = _at(dh, t) + dh_before
+        ds = _spread(dh_now, _at(s_by_h, t))
+        dh_before = dh_now * _at(z, t) + _of(MatMul(transpose_b=True), ds, weight)
+        steps.append(ds)
+        totals.append(dh_now)
+    ds = _stack(steps[::-1])
+    of_r_and_z = _part(ds, 0, 2 * h_before.shape[-1])
+    return _of(Concatenate(-1), of_r_and_z, _stack(totals[::-1]) * n_by_h), ds, dh_before
+
+
+def gru_scan(x: Tensor, weight: Tensor, h0: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The states of a GRU after each step, from what each step reads of its input."""
+    return GRUScan()(x, weight, h0, *([] if bias is None else [bias]))
+
+
+class _ScanGradient(TensorTupleOp):
+    """What `formula` gives for raw arrays; its own gradient is that of `formula` on Tensors."""
+
+    def __init__(self, of: str, formula: Callable[..., tuple[Any, ...]]) -> None:
+        self.name, self.formula = f"{of}_gradient", formula
+
+    def compute(self, *arrays: Array) -> tuple[Array, ...]:
+        return self.formula(*arrays)
+
+    def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
+        with enable_grad():
+            variables = [alias(x) for x in node.inputs]
+            outputs = self.formula(*variables)
+        return gradients(outputs, list(out_grad), variables)
+
+
+# -- what the formulas are made of: on raw arrays as on Tensors ------------------------------------
+
+
+def _of(op: TensorOp, *inputs: Any) -> Any:
+    """The op of Tensors; of raw arrays, what it computes."""
+    return op(*inputs) if isinstance(inputs[0], Tensor) else op.compute(*inputs)
+
+
+def _stack(steps: Sequence[Any], axis: int = 0) -> Any:
+    return stack(steps, axis) if isinstance(steps[0], Tensor) else array_api.stack(steps, axis=axis)
+
+
+def _at(x: Any, *place: Any) -> Any:
+    """x[place]: step t of (T, ...), or what slices name."""
+    return getitem(x, place) if isinstance(x, Tensor) else primitives.index(x, place)
+
+
+def _part(x: Any, start: int, stop: int) -> Any:
+    """Part of the last axis."""
+    return _at(x, ..., slice(start, stop))
+
+
+def _spread(d: Any, factors: Any) -> Any:
+    """(B, H) times each of (B, k, H), as (B, k H)."""
+    batch, blocks, size = factors.shape
+    return _of(Reshape((batch, blocks * size)), _of(Reshape((batch, 1, size)), d) * factors)
+
+
+def _all_steps(h: Any, weight: Any) -> Any:
+    """(T, B, H) times (H, K), as one product of matrices."""
+    steps, batch, size = h.shape
+    rows = _of(MatMul(), _of(Reshape((steps * batch, size)), h), weight)
+    return _of(Reshape((steps, batch, weight.shape[1])), rows)
+
+
+# -- shared by the three ---------------------------------------------------------------------------
+
+
+def _before(first: Tensor, states: Tensor) -> Tensor:
+    """The state that each step starts from: (T, B, H)."""
+    return concatenate([first.reshape((1, *first.shape)), states[:-1]], 0)
+
+
+def _weight_gradient(weight: Tensor, h_before: Tensor, d: Tensor) -> Tensor | None:
+    """Σ over steps of h_{t-1}ᵀ d_t, as one product."""
+    if not weight.requires_grad:
+        return None
+    rows = d.shape[0] * d.shape[1]
+    return matmul(
+        h_before.reshape((rows, weight.shape[0])),
+        d.reshape((rows, weight.shape[1])),
+        transpose_a=True,
+    )
+
+
+def _require_shapes(op: Any, blocks: int, x: Array, weight: Array, *states: Array) -> None:
+    batch, size = states[0].shape if states[0].ndim == 2 else (-1, -1)
+    fits = x.ndim == 3 and x.shape[0] > 0 and x.shape[1:] == (batch, blocks * size)
+    fits = fits and weight.shape == (size, blocks * size)
+    if not fits or any(state.shape != (batch, size) for state in states):
+        raise ShapeError(f"{op.name}: expected {op.expects}, got {describe(x, weight, *states)}.")
