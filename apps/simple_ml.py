@@ -1,4 +1,4 @@
-"""Softmax regression's loss and a two-layer network, written out: the course's first exercises."""
+"""The course's training loops: a two-layer network, CIFAR-10 and Penn Treebank."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ from typing import Any
 import numpy as np
 
 import needle as ndl
+from needle import nn
 from needle.data.datasets.mnist_dataset import read_mnist
+from needle.errors import OptionError
 from needle.nn.checks import require_positive, require_tensors
 
-__all__ = ["loss_err", "nn_epoch", "parse_mnist", "softmax_loss"]
+__all__ = [
+    "epoch_general_cifar10",
+    "epoch_general_ptb",
+    "evaluate_cifar10",
+    "evaluate_ptb",
+    "loss_err",
+    "nn_epoch",
+    "parse_mnist",
+    "softmax_loss",
+    "train_cifar10",
+    "train_ptb",
+]
+
+_SOFTMAX_LOSS = nn.SoftmaxLoss()
+
+# -- MNIST ---------------------------------------------------------------------------------------
 
 
 def parse_mnist(
@@ -84,3 +101,190 @@ def loss_err(h: ndl.Tensor, y: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, An
     y_one_hot = ndl.init.one_hot(h.shape[1], y, dtype=h.dtype, device=h.device)
     loss = softmax_loss(h, y_one_hot).numpy()
     return loss, float(np.mean(h.numpy().argmax(axis=1) != y))
+
+
+# -- CIFAR-10 ------------------------------------------------------------------------------------
+
+
+def epoch_general_cifar10(
+    dataloader: Any,
+    model: nn.Module,
+    loss_fn: Any = _SOFTMAX_LOSS,
+    opt: ndl.optim.Optimizer | None = None,
+) -> tuple[float, float]:
+    """One pass over the data, training if there is an optimiser: (accuracy, mean loss).
+
+    Both are means over examples. Batches (x, y), y (B,) class ids, go to the device of the model.
+    """
+    np.random.seed(4)
+    model.train(opt is not None)
+    loss_fn, device = _instance(loss_fn), _device(model)
+    right, total, examples = 0, 0.0, 0
+    for x, y in dataloader:
+        x, y = x.to(device), y.to(device)
+        with _graph_only_for(opt):
+            logits = model(x)
+            loss = loss_fn(logits, y)
+        _step(opt, loss)
+        right += _right(logits, y)
+        total += loss.item() * y.size
+        examples += y.size
+    if examples == 0:
+        raise OptionError("epoch_general_cifar10: expected one batch or more, got none.")
+    return right / examples, total / examples
+
+
+def train_cifar10(
+    model: nn.Module,
+    dataloader: Any,
+    n_epochs: int = 1,
+    optimizer: Any = ndl.optim.Adam,
+    lr: float = 0.001,
+    weight_decay: float = 0.001,
+    loss_fn: Any = nn.SoftmaxLoss,
+) -> tuple[float, float]:
+    """Train for `n_epochs` passes over the data: (accuracy, mean loss) of the last.
+
+    optimizer  a class of `ndl.optim`; loss_fn  a loss's class, or an instance
+    """
+    np.random.seed(4)
+    require_positive("train_cifar10", n_epochs=n_epochs)
+    opt = optimizer(model.parameters(), lr=lr, weight_decay=weight_decay)
+    for _ in range(n_epochs):
+        result = epoch_general_cifar10(dataloader, model, loss_fn, opt)
+    return result
+
+
+def evaluate_cifar10(
+    model: nn.Module, dataloader: Any, loss_fn: Any = nn.SoftmaxLoss
+) -> tuple[float, float]:
+    """(accuracy, mean loss) of the model, as it is, on the data."""
+    np.random.seed(4)
+    return epoch_general_cifar10(dataloader, model, loss_fn)
+
+
+# -- Penn Treebank -------------------------------------------------------------------------------
+
+
+def epoch_general_ptb(
+    data: np.ndarray[Any, Any],
+    model: nn.Module,
+    seq_len: int = 40,
+    loss_fn: Any = _SOFTMAX_LOSS,
+    opt: ndl.optim.Optimizer | None = None,
+    clip: float | None = None,
+    device: Any = None,
+    dtype: Any = "float32",
+) -> tuple[float, float]:
+    """One pass over columns of text, training if there is an optimiser: (accuracy, mean loss).
+
+    Both are means over the words to be guessed. Chunks of `seq_len` rows in order, the last of
+    which may be short; each starts with the state that the one before ended with, without its
+    graph: truncated back-propagation through time.
+
+    data    (n, B), as `ndl.data.batchify` gives
+    model   (x (T, B), h or None) -> (logits (T · B, C), h)
+    clip    bound for the norm of all gradients together
+    device  where the chunks go; None: where the model is
+    """
+    np.random.seed(4)
+    require_positive("epoch_general_ptb", seq_len=seq_len)
+    model.train(opt is not None)
+    loss_fn, device = _instance(loss_fn), device or _device(model)
+    right, total, words, h = 0, 0.0, 0, None
+    for i in range(0, _last_row(data), seq_len):
+        x, y = ndl.data.get_batch(data, i, seq_len, device=device, dtype=dtype)
+        with _graph_only_for(opt):
+            logits, h = model(x, h)
+            loss = loss_fn(logits, y)
+        h = _detached(h)
+        _step(opt, loss, clip)
+        right += _right(logits, y)
+        total += loss.item() * y.size
+        words += y.size
+    return right / words, total / words
+
+
+def train_ptb(
+    model: nn.Module,
+    data: np.ndarray[Any, Any],
+    seq_len: int = 40,
+    n_epochs: int = 1,
+    optimizer: Any = ndl.optim.SGD,
+    lr: float = 4.0,
+    weight_decay: float = 0.0,
+    loss_fn: Any = nn.SoftmaxLoss,
+    clip: float | None = None,
+    device: Any = None,
+    dtype: Any = "float32",
+) -> tuple[float, float]:
+    """Train for `n_epochs` passes over columns of text: (accuracy, mean loss) of the last.
+
+    optimizer  a class of `ndl.optim`; loss_fn  a loss's class, or an instance; the rest as in
+    `epoch_general_ptb`
+    """
+    np.random.seed(4)
+    require_positive("train_ptb", n_epochs=n_epochs)
+    opt = optimizer(model.parameters(), lr=lr, weight_decay=weight_decay)
+    for _ in range(n_epochs):
+        result = epoch_general_ptb(data, model, seq_len, loss_fn, opt, clip, device, dtype)
+    return result
+
+
+def evaluate_ptb(
+    model: nn.Module,
+    data: np.ndarray[Any, Any],
+    seq_len: int = 40,
+    loss_fn: Any = nn.SoftmaxLoss,
+    device: Any = None,
+    dtype: Any = "float32",
+) -> tuple[float, float]:
+    """(accuracy, mean loss) of the model, as it is, on columns of text."""
+    np.random.seed(4)
+    return epoch_general_ptb(data, model, seq_len, loss_fn, device=device, dtype=dtype)
+
+
+# -- what the two share --------------------------------------------------------------------------
+
+
+def _instance(loss_fn: Any) -> Any:
+    """A loss's instance; the course hands over the class, in some years the instance."""
+    return loss_fn() if isinstance(loss_fn, type) else loss_fn
+
+
+def _device(model: nn.Module) -> Any:
+    return next((p.device for p in model.parameters()), ndl.default_device())
+
+
+def _graph_only_for(opt: ndl.optim.Optimizer | None) -> Any:
+    return ndl.no_grad() if opt is None else ndl.enable_grad()
+
+
+def _step(opt: ndl.optim.Optimizer | None, loss: ndl.Tensor, clip: float | None = None) -> None:
+    if opt is None:
+        return
+    opt.reset_grad()
+    loss.backward(create_graph=False)
+    if clip is not None:
+        opt.clip_grad_norm(clip)
+    opt.step()
+
+
+def _right(logits: ndl.Tensor, y: ndl.Tensor) -> int:
+    return int((logits.numpy().argmax(axis=1) == y.numpy()).sum())
+
+
+def _detached(h: Any) -> Any:
+    if isinstance(h, tuple):
+        return tuple(_detached(part) for part in h)
+    return None if h is None else h.detach()
+
+
+def _last_row(data: Any) -> int:
+    """The row that nothing follows."""
+    if np.ndim(data) != 2 or len(data) < 2:
+        raise ndl.errors.ShapeError(
+            "epoch_general_ptb: expected columns of text [n, B], n of 2 or more, as "
+            f"ndl.data.batchify gives, got {ndl.errors.describe(data)}."
+        )
+    return len(data) - 1

@@ -104,6 +104,13 @@ def test_batch_with_wrong_contents_is_refused(tmp_path, batch, message):
     assert str(base / "test_batch") in str(caught.value)
 
 
+def test_a_batch_without_images_is_refused(tmp_path):
+    base = write_cifar(tmp_path)
+    (base / "test_batch").write_bytes(python3_cifar(4)(PIXELS[:0], []))
+    with pytest.raises(FileFormatError, match=r"uint8\[n,3072\], got uint8\[0,3072\] in "):
+        CIFAR10Dataset(base, train=False)
+
+
 def test_truncated_file_is_refused(tmp_path):
     base = write_cifar(tmp_path)
     content = (base / "test_batch").read_bytes()

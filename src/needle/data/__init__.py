@@ -7,7 +7,7 @@ fetch            one batch from a dataset
 workers          threads that load ahead
 random_stream    where transforms draw from
 data_transforms  RandomCrop, RandomFlipHorizontal
-datasets/        arrays, MNIST, CIFAR-10, Penn Treebank, the digits
+datasets/        arrays, MNIST, CIFAR-10, the digits; text by words (Penn Treebank) or characters
 safe_pickle      CIFAR-10's pickles, read without executing them
 download         MNIST and CIFAR-10 for machines that are online
 """
@@ -18,6 +18,8 @@ from needle.data import random_stream
 from needle.data.data_basic import DataLoader, Dataset
 from needle.data.data_transforms import RandomCrop, RandomFlipHorizontal, Transform
 from needle.data.datasets import (
+    Characters,
+    CharacterText,
     CIFAR10Dataset,
     Corpus,
     Dictionary,
@@ -27,11 +29,16 @@ from needle.data.datasets import (
     batchify,
     digits,
     get_batch,
+    random_windows,
+    windows,
+    write_ptb_folder,
 )
 from needle.data.download import download_cifar10, download_mnist
 
 __all__ = [
     "CIFAR10Dataset",
+    "CharacterText",
+    "Characters",
     "Corpus",
     "DataLoader",
     "Dataset",
@@ -48,4 +55,7 @@ __all__ = [
     "download_mnist",
     "get_batch",
     "random_stream",
+    "random_windows",
+    "windows",
+    "write_ptb_folder",
 ]

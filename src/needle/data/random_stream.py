@@ -25,6 +25,7 @@ __all__ = [
     "peek_seed",
     "seeded_stream",
     "set_global_state",
+    "stream_given",
     "use",
 ]
 
@@ -61,6 +62,21 @@ def use(stream: np.random.RandomState) -> Iterator[None]:
         yield
     finally:
         _local.stream = before
+
+
+def stream_given(owner: str, rng: Any) -> Any:
+    """`rng` itself, something with a method `random(size)`; for None, `current()`.
+
+    Raises OptionError for anything else: a seed in its place would repeat its draws at each call.
+    """
+    if rng is None:
+        return current()
+    if not isinstance(rng, (np.random.Generator, np.random.RandomState)):
+        raise OptionError(
+            f"{owner}: expected rng to be a numpy.random.Generator, got {describe(rng)}. "
+            "Make one of a seed: numpy.random.default_rng(0)."
+        )
+    return rng
 
 
 def seeded_stream(seed: int, *place: int) -> np.random.RandomState:

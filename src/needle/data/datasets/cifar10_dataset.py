@@ -67,7 +67,7 @@ def _read_batch(path: Path) -> tuple[Array, Array]:
     """Pixels uint8 (n, 3072), channel after channel, and labels int64 (n,)."""
     batch = read_pickled_dict(path)
     data, labels = batch.get(b"data"), batch.get(b"labels")
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072:
+    if not isinstance(data, np.ndarray) or data.shape[1:] != (3072,) or len(data) == 0:
         raise FileFormatError(
             f"CIFAR10Dataset: expected 'data' to be uint8[n,3072], got {_kind(data)} in {path}."
         )

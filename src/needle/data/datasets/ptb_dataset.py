@@ -1,8 +1,10 @@
-"""Text for language models: words to ids, a corpus of ids, and batches of columns of it."""
+"""Text for language models by words: words to ids, a corpus of ids, batches of columns of it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from io import StringIO
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -12,12 +14,16 @@ import numpy as np
 
 from needle.autograd import Tensor
 from needle.backend_selection import Device
+from needle.data.datasets.text_dataset import read_text, shortened
 from needle.dtypes import as_dtype
-from needle.errors import DTypeError, FileFormatError, OptionError, OutOfRangeError, describe
+from needle.errors import DTypeError, OptionError, OutOfRangeError, describe
+from needle.files import write_atomically
 
-__all__ = ["Corpus", "Dictionary", "batchify", "get_batch"]
+__all__ = ["Corpus", "Dictionary", "batchify", "get_batch", "write_ptb_folder"]
 
 Array = np.ndarray[Any, Any]
+
+_UNKNOWN, _END = "<unk>", "<eos>"
 
 
 class Dictionary:
@@ -43,46 +49,125 @@ class Dictionary:
             self.idx2word.append(word)
         return self.word2idx[word]
 
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text's words, split at white space; a line break is the word `<eos>`.
+
+        A word that has no id counts as `<unk>`. Raises OptionError that names such words if
+        `<unk>` has none either.
+        """
+        words = text.replace("\n", f" {_END} ").split()
+        unknown = [word for word in words if word not in self.word2idx]
+        if unknown and _UNKNOWN not in self.word2idx:
+            raise OptionError(
+                f"Dictionary: expected words of the vocabulary of {len(self)}, got "
+                f"{shortened(unknown)}."
+            )
+        return [self.word2idx[word if word in self.word2idx else _UNKNOWN] for word in words]
+
+    def decode(self, ids: Any) -> str:
+        """The words that ids (N,) stand for, with a space between two, and lines for `<eos>`."""
+        wrong = [i for i in ids if not 0 <= i < len(self)]
+        if wrong:
+            raise OutOfRangeError(
+                f"Dictionary: expected ids in 0..{len(self) - 1}, got {wrong[0]}."
+            )
+        words = (self.idx2word[int(i)] for i in ids)
+        text = " ".join("\n" if word == _END else word for word in words)
+        return "\n".join(line.strip(" ") for line in text.split("\n"))
+
     def __len__(self) -> int:
         return len(self.idx2word)
 
 
 class Corpus:
-    """The ids of `train.txt` and `test.txt` in a folder, as the Penn Treebank comes.
+    """The ids of the texts in a folder, as the Penn Treebank comes.
 
-    base_dir    the folder
+    base_dir    the folder with `train.txt`, `test.txt` and, if there is one, `valid.txt`
     max_lines   read only so many lines of each file
 
     train, test  lists of ids
-    dictionary   of both files, the training file's words first
+    valid        the same of `valid.txt`; None without
+    dictionary   of all files: words get their ids in order of `train`, then `test`, then `valid`
+
+    Raises FileNotFoundError, and FileFormatError for what is no text in UTF-8, or none at all.
     """
 
     def __init__(self, base_dir: str | PathLike[str], max_lines: int | None = None) -> None:
+        folder = Path(base_dir)
         self.dictionary = Dictionary()
-        self.train = self.tokenize(Path(base_dir) / "train.txt", max_lines)
-        self.test = self.tokenize(Path(base_dir) / "test.txt", max_lines)
+        self.train = self.tokenize(folder / "train.txt", max_lines)
+        self.test = self.tokenize(folder / "test.txt", max_lines)
+        self.valid: list[int] | None = None
+        if (folder / "valid.txt").exists():
+            self.valid = self.tokenize(folder / "valid.txt", max_lines)
 
     def tokenize(self, path: str | PathLike[str], max_lines: int | None = None) -> list[int]:
         """The ids of a file's words, split at white space, with `<eos>` after each line.
 
         `<eos>` gets its id like any word, when it is first met. Raises FileNotFoundError, and
-        FileFormatError for what is not UTF-8.
+        FileFormatError for what is no text in UTF-8, or none at all.
         """
         if max_lines is not None and max_lines < 0:
             raise OptionError(f"Corpus: expected max_lines from 0 on, got {max_lines}.")
-        if not Path(path).exists():
-            raise FileNotFoundError(f"Corpus: expected a text file at {path}, got none.")
-        try:
-            with Path(path).open(encoding="utf-8") as file:
-                return [
-                    self.dictionary.add_word(word)
-                    for line in islice(file, max_lines)
-                    for word in [*line.split(), "<eos>"]
-                ]
-        except UnicodeDecodeError as error:
-            raise FileFormatError(
-                f"Corpus: expected text in UTF-8, got {path}: {error}."
-            ) from error
+        return [
+            self.dictionary.add_word(word)
+            for line in islice(StringIO(read_text(path, "Corpus")), max_lines)
+            for word in [*line.split(), _END]
+        ]
+
+
+def write_ptb_folder(
+    text: str | PathLike[str],
+    folder: str | PathLike[str],
+    vocabulary_size: int = 10_000,
+    validation: float = 0.05,
+    test: float = 0.05,
+) -> Path:
+    """Divide a file of text into `train.txt`, `valid.txt` and `test.txt`, for `Corpus`.
+
+    text             a file in UTF-8; its words are what stands between white space
+    folder           where the files go; made if there is none, and returned
+    vocabulary_size  words in all, `<unk>` and `<eos>` among them: the most frequent words of the
+                     training part stay (of equally frequent ones those that come first), others
+                     become `<unk>`
+    validation, test  shares of the lines, in this order after the training part
+
+    Lines without words are left out. Raises FileNotFoundError, FileFormatError, and OptionError
+    for a text with too few lines for three parts; then nothing has been written.
+    """
+    if vocabulary_size < 3:
+        raise OptionError(
+            "write_ptb_folder: expected vocabulary_size of 3 or more, for <unk>, <eos> and words, "
+            f"got {vocabulary_size!r}."
+        )
+    contents = read_text(text, "write_ptb_folder")
+    lines = [words for line in contents.split("\n") if (words := line.split())]
+    parts = _divided(lines, validation, test)
+    counts = Counter(word for line in parts["train.txt"] for word in line)
+    frequent = [w for w, _ in counts.most_common() if w not in (_UNKNOWN, _END)]
+    kept = {_UNKNOWN, _END, *frequent[: vocabulary_size - 2]}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, lines in parts.items():
+        rows = (" ".join(word if word in kept else _UNKNOWN for word in line) for line in lines)
+        write_atomically(Path(folder) / name, "".join(f" {row} \n" for row in rows))
+    return Path(folder)
+
+
+def _divided(lines: list[list[str]], validation: float, test: float) -> dict[str, list[list[str]]]:
+    """Consecutive shares of the lines, each of one line or more, by the name of the file."""
+    valid_lines, test_lines = (round(len(lines) * share) for share in (validation, test))
+    train_lines = len(lines) - valid_lines - test_lines
+    if min(train_lines, valid_lines, test_lines) < 1:
+        raise OptionError(
+            "write_ptb_folder: expected shares that leave lines in all three parts, got "
+            f"validation={validation} and test={test} of {len(lines)} lines with words."
+        )
+    end = train_lines + valid_lines
+    return {
+        "train.txt": lines[:train_lines],
+        "valid.txt": lines[train_lines:end],
+        "test.txt": lines[end:],
+    }
 
 
 def batchify(
@@ -120,6 +205,11 @@ def get_batch(
     batches: (n, B), as `batchify` gives -> x: (L, B), y: (L·B,), of `dtype` (default float32),
     without requires_grad. Raises OutOfRangeError for a row that no other follows.
     """
+    if len(batches) < 2:
+        raise OutOfRangeError(
+            f"get_batch: expected batches of two rows or more, got {describe(batches)}. "
+            "Take a longer text or a smaller batch_size."
+        )
     if not 0 <= i < len(batches) - 1:
         raise OutOfRangeError(
             f"get_batch: expected a row in 0..{len(batches) - 2} of {describe(batches)}, got {i}."
