@@ -21,27 +21,26 @@ def rnn(x: Any, weight: Any, h: Any, nonlinearity: str = "tanh") -> Any:
 
 
 def lstm(x: Any, weight: Any, h: Any, c: Any) -> Any:
-    outputs, cells = [], []
+    steps = []
     for x_t in x:
-        i, f, g, o = np.split(x_t + h @ weight, 4, axis=1)
+        gates = x_t + h @ weight
+        i, f, g, o = np.split(gates, 4, axis=1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
-        outputs.append(h)
-        cells.append(c)
-    return np.stack(outputs), np.stack(cells)
+        steps.append((h, c, gates))
+    return tuple([np.stack(column) for column in zip(*steps, strict=True)])
 
 
 def gru(x: Any, weight: Any, h: Any, bias: Any = 0) -> Any:
     steps = []
     for x_t in x:
-        (x_r, x_z, x_n), (s_r, s_z, s_n) = (
-            np.split(part, 3, axis=1) for part in (x_t, h @ weight + bias)
-        )
+        s = h @ weight + bias
+        (x_r, x_z, x_n), (s_r, s_z, s_n) = np.split(x_t, 3, axis=1), np.split(s, 3, axis=1)
         n = np.tanh(x_n + sigmoid(x_r + s_r) * s_n)
         z = sigmoid(x_z + s_z)
         h = (1 - z) * n + z * h
-        steps.append(h)
-    return np.stack(steps)
+        steps.append((h, s))
+    return tuple([np.stack(column) for column in zip(*steps, strict=True)])
 
 
 NO_STEPS = r"of 1 step or more.*, got float64\[0,2,"
@@ -58,7 +57,7 @@ ROWS_RECURRENCE = [
          bad(errors.OptionError, "'tanh' or 'relu', got 'elu'", (3, 2, 2), (2, 2), (2, 2),
              nonlinearity="elu")],
         integers=False),
-    Row(ops.LSTMScan, ops.lstm_scan, lstm,
+    Row(ops.LSTMScan, lambda *inputs: ops.LSTMScan()(*inputs), lstm,
         [case((3, 2, 8), (2, 8), (2, 2), (2, 2)), case((1, 2, 4), (1, 4), (2, 1), (2, 1)),
          case((2, 0, 8), (2, 8), (0, 2), (0, 2))],
         [bad(errors.ShapeError, NO_STEPS, (0, 2, 8), (2, 8), (2, 2), (2, 2)),

@@ -18,7 +18,7 @@ from needle.cli.main import main
 # -- words ---------------------------------------------------------------------------------------
 
 MISSPELT = [
-    (["tran"], "needle: expected a command: train, predict, info; got 'tran'. Did you mean train?"),
+    (["tran"], "train, predict, generate, info; got 'tran'. Did you mean train?"),
     (["--verison"], "needle: --verison: expected an option that exists. Did you mean --version?"),
     (["train", "--epocs", "3"], "--epocs: expected an option that exists. Did you mean --epochs?"),
     (["train", "--epocs=3"], "--epocs: expected an option that exists. Did you mean --epochs?"),
@@ -26,7 +26,7 @@ MISSPELT = [
     (["train", "--zzz"], "--zzz: expected an option that exists. See --help."),
     (
         ["train", "digits"],
-        "needle train: expected options only, got 'digits': it takes no arguments.",
+        "needle train: expected options, or a recipe: cifar10, lm, gpt; got 'digits'. See --help.",
     ),
     (["train", "--epochs"], "--epochs: expected one argument"),
     (["train", "--epochs", "0"], "--epochs: expected a whole number from 1 on, got '0'."),
@@ -114,7 +114,7 @@ def test_ctrl_c_while_loading_is_one_line_and_status_130(monkeypatch, capsys):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("needle.cli.train.load_examples", interrupted)
+    monkeypatch.setattr("needle.cli.recipes.examples.load_examples", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "needle train: interrupted.\n"
 
@@ -138,7 +138,7 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys):
     def too_large(options):
         raise MemoryError("Unable to allocate 46.6 TiB")
 
-    monkeypatch.setattr("needle.cli.train.load_examples", too_large)
+    monkeypatch.setattr("needle.cli.recipes.examples.load_examples", too_large)
     assert main(["train"]) == 2
     assert capsys.readouterr().err == (
         "needle train: expected to fit in memory, got: Unable to allocate 46.6 TiB. "

@@ -17,9 +17,12 @@ from data_files import write_idx
 import needle as ndl
 from needle.cli import plots
 from needle.cli.datasets import hold_out
-from needle.cli.fit import Epoch, Fit, interrupt_after_step
+from needle.cli.fit import Fit, interrupt_after_step
 from needle.cli.main import main
+from needle.cli.options import parse
+from needle.cli.recipes import recipe
 from needle.cli.run_folder import RunFolder
+from needle.cli.task import Progress
 from needle.errors import OptionError, OutOfRangeError
 
 FILES = {
@@ -244,24 +247,26 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learnt():
     assert len(records("run")) >= 2
 
 
-def test_an_interrupted_epoch_is_recorded_as_incomplete():
+def test_an_interrupted_epoch_is_recorded_as_incomplete_and_can_be_gone_on_with():
     class Stop:
         requested = False
 
-    class Loader(list):
-        def __iter__(self):
-            for batch in list.__iter__(self):
-                stop.requested = True
-                yield batch
+    stop, seen, between = Stop(), [], []
+    task = recipe("examples").prepare(
+        parse(["train", "--data", images_file(), "--epochs", "2", "--batch-size", "8"])[1].options
+    )
+    loss = task.loss
 
-    stop, seen = Stop(), []
-    x, y = np.ones((4, 3), dtype="float32"), np.array([0, 1, 0, 1])
-    batch = (ndl.Tensor(x, requires_grad=False), ndl.Tensor(y, requires_grad=False))
-    model = ndl.nn.Linear(3, 2)
-    optimizer = ndl.optim.SGD(model.parameters())
-    fit = Fit(model, optimizer, Loader([batch] * 5), x, y, stop, seen.append, False)
-    fit.run(3)
-    assert [(epoch.epoch, epoch.examples, epoch.complete) for epoch in seen] == [(1, 4, False)]
+    def loss_and_ctrl_c(batch):
+        stop.requested = True
+        return loss(batch)
+
+    task.loss = loss_and_ctrl_c
+    fit = Fit(task, Progress(), stop, seen.append, between.append)
+    fit.run()
+    assert [(r["epoch"], r["examples"], r["complete"]) for r in seen] == [(1, 8, False)]
+    assert between == [False]
+    assert fit.progress.in_round == 1
 
 
 def test_a_second_ctrl_c_interrupts_at_once():
@@ -357,7 +362,8 @@ def test_holdout_that_is_not_used_is_said(capsys):
 
 def test_pictures_of_nothing_and_of_many_classes_are_drawn(pictures):
     plots.learning_curves([], Path("none.png"))
-    plots.learning_curves([Epoch(1, 2.0, 0.1, 2.0, 0.1, 10, 1.0, False)], Path("one.png"))
+    record = {"epoch": 1, "loss": 2.0, "accuracy": 0.1, "test_loss": 2.0, "test_accuracy": 0.1}
+    plots.learning_curves([record], Path("one.png"))
     for classes in (2, 25, 120):
         ids = np.arange(classes)
         names = [f"a class with a long name {number}" for number in ids]

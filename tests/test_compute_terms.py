@@ -37,8 +37,8 @@ FUNCTIONS = words("""
     permute_dims power reshape sign sin sqrt squeeze stack swapaxes tanh tril triu where
 """)
 PRIMITIVES = words("""
-    add_along einsum erf in_float32 index put put_parts quietly require scalar_for scatter_add scatter_along
-    sigmoid take_along total windows
+    add_along einsum erf in_float32 index multiply_add put put_parts quietly require scalar_for
+    scatter_add scatter_along sigmoid take_along total windows
 """)
 OPERATORS = words("add sub mul truediv pow neg eq ne lt le gt ge")
 

@@ -162,6 +162,15 @@ def test_normalize_takes_weight_and_bias_of_different_shapes():
     check_grads(lambda x, bias: ndl.normalize(x, 0, bias=bias), x, bias)
 
 
+def test_integers_are_normalised_in_float64():
+    x = tensor(np.array([[100, 120], [-100, 20]]), dtype="int8")
+    for centre, expected in ((True, [[-1, 1], [-1, 1]]), (False, [[100, 120], [-100, 20]])):
+        root = np.sqrt(np.mean(np.square(expected), 1, keepdims=True))
+        y = ndl.normalize(x, eps=0.0, centre=centre)
+        assert y.dtype == "float64"
+        np.testing.assert_allclose(y.numpy(), expected / root)
+
+
 def test_backward_without_a_graph_gives_the_same_gradient():
     grads = []
     for create_graph in (True, False):

@@ -7,7 +7,7 @@ The primitives, which every backend has under the same names and with the same m
     devices            device_of, to_device
     elements by place  index, put, put_parts, take_along, scatter_along, add_along,
                        scatter_add, windows
-    functions          total, einsum, erf, sigmoid
+    functions          total, einsum, multiply_add, erf, sigmoid
     how to compute     in_float32, scalar_for, quietly, require
 
 Whatever looks at the values of an array stands here and not in an op's `compute`, which also runs
@@ -44,6 +44,7 @@ __all__ = [
     "from_values",
     "in_float32",
     "index",
+    "multiply_add",
     "put",
     "put_parts",
     "quietly",
@@ -357,6 +358,11 @@ def einsum(subscripts: str, *arrays: Array) -> Array:
     summed = np.einsum(subscripts, *wide, optimize=pays)
     dtypes = {array.dtype for array in arrays}
     return summed.astype(dtypes.pop(), copy=False) if len(dtypes) == 1 else summed
+
+
+def multiply_add(a: Array, b: Array, c: Array) -> Array:
+    """a · b + c, elementwise; the three broadcast together."""
+    return a * b + c
 
 
 def sigmoid(x: Array) -> Array:

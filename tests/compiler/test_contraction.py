@@ -1,44 +1,26 @@
 """Sums of products against NumPy: shapes, layouts, groups of axes, dtypes, shares, targets."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import strategies
+from contraction_calls import (
+    BATCHES,
+    MATRICES,
+    POORER,
+    contract,
+    fresh,
+    run_as,
+    whole_numbers,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from native_calls import BFLOAT16, DTYPES, FLOATS, INTEGERS, call, view
+from native_calls import BFLOAT16, DTYPES, FLOATS, INTEGERS, view
 
 from needle.compiler import build
 from needle.compiler.kernels import contraction
 from needle.compiler.kernels.contraction_loops import Structure
 from needle.compiler.kernels.contraction_rows import Rows
-from needle.compiler.target import AVX2, PLAIN, TARGETS, Target
-
-MATRICES = (0, 1, 1, 1)
-BATCHES = (1, 1, 1, 1)
-
-
-def fresh(shape, dtype):
-    """Filled with what no sum gives: the kernel has to write every element."""
-    out = np.empty(shape, dtype)
-    out.view(f"u{out.itemsize}")[...] = 0x7F if out.itemsize == 1 else 0x7C01
-    return out
-
-
-def contract(a, b, groups=MATRICES, tasks=1, out=None):
-    batch, m, _, k = groups
-    if out is None:
-        shape = a.shape[: batch + m] + b.shape[batch + k :]
-        out = fresh(shape, np.result_type(a, b) if a.dtype != b.dtype else a.dtype)
-    call(contraction.prepare(view(a), view(b), view(out), *groups), a, b, out, tasks=tasks)
-    return out
-
-
-def whole_numbers(shape, dtype=np.float32, seed=0, most=4):
-    """Sums of their products are exact in every float dtype while they stay small."""
-    low = -most if np.dtype(dtype).kind in "fiV" else 0
-    return np.random.RandomState(seed).randint(low, most + 1, shape).astype(dtype)
+from needle.compiler.target import TARGETS
 
 
 def in_layout(x, kind):
@@ -276,24 +258,10 @@ def test_estimates_grow_with_the_work_and_tiny_products_stay_on_one_thread():
     assert times == sorted(times)
 
 
-HOST = Target.host()
-POORER = [replace(t, triple=HOST.triple) for t in (AVX2, PLAIN)] if HOST.name == "avx512" else []
-
-
 @pytest.mark.parametrize("target", POORER, ids=lambda t: t.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "bool"])
 def test_machines_without_masks_get_the_same_values(monkeypatch, target, dtype):
-    made = {}
-
-    def address_of(key, write):
-        if key not in made:
-            machine = target.machine()
-            code = machine.emit_object(build.optimized(write, target, machine))
-            made[key] = build.link(bytes(code))[build.ENTRY]
-        return made[key]
-
-    monkeypatch.setattr(Target, "host", classmethod(lambda cls: target))
-    monkeypatch.setattr(contraction, "address_of", address_of)
+    run_as(monkeypatch, target)
     most = 1 if dtype == "bool" else 3
     for m, k, n in [(1, 1, 1), (13, 40, 35), (7, 530, 16), (25, 9, 8), (3, 50, 1), (1, 50, 21)]:
         a, b = whole_numbers((m, k), dtype, 1, most), whole_numbers((k, n), dtype, 2, most)

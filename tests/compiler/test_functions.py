@@ -255,6 +255,29 @@ def test_where_picks_by_the_truth_of_its_condition(dtype):
     assert_same(applied("where", condition, a, b), np.where(condition, a, b))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_multiply_add_rounds_at_most_as_often_as_its_two_steps(dtype):
+    a, b = pairs_of(np.dtype(dtype))
+    c = np.resize(np.array([1.0, -3.5, 0.0, 1e6]), a.shape).astype(dtype)
+    got = applied("multiply_add", a, b, c)
+    with np.errstate(all="ignore"):
+        wide, separate = a.astype(np.longdouble) * b + c, a * b + c
+        apart = np.abs(got - wide)
+    finite = np.isfinite(separate) & np.isfinite(got)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(separate))
+    with np.errstate(all="ignore"):
+        step = np.finfo(dtype)
+        limit = step.eps * (np.abs(wide) + np.abs(a * b)) + step.smallest_subnormal
+    assert (apart[finite] <= limit[finite]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.dtype("int32"), np.dtype("int8")], ids=str)
+def test_multiply_add_of_integers_wraps_as_its_two_steps_do(dtype):
+    a, b = pairs_of(dtype)
+    with np.errstate(all="ignore"):
+        assert_same(applied("multiply_add", a, b, a), a * b + a)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_copy_changes_nothing(dtype):
     x = np.array(values_of(dtype), dtype)
@@ -277,7 +300,7 @@ def test_an_operand_of_one_lane_is_spread_over_the_others():
 # -- every target ----------------------------------------------------------------------------------
 
 WHOLE = {"bitwise_and", "bitwise_or", "bitwise_xor", "invert"}
-TERNARY, UNARY = {"where"}, {
+TERNARY, UNARY = {"where", "multiply_add"}, {
     *REFERENCE, "copy", "square", "reciprocal", "negative", "abs", "sign", "sqrt", "floor", "ceil",
     "rint", "isnan", "isinf", "isfinite", "logical_not", "invert",
 }  # fmt: skip

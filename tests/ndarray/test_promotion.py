@@ -106,6 +106,12 @@ def test_where_promotes_its_values_and_takes_any_condition() -> None:
     assert result_dtypes("where", (BF16, I8, int)) == ((boolean, I8, I8), I8)
 
 
+def test_multiply_add_computes_in_the_dtype_that_its_two_steps_end_in() -> None:
+    assert result_dtypes("multiply_add", (I8, I8, F32)) == ((F32, F32, F32), F32)
+    assert result_dtypes("multiply_add", (BF16, BF16, float)) == ((BF16, BF16, BF16), BF16)
+    assert result_dtypes("multiply_add", (F32, F64, I8)) == ((F64, F64, F64), F64)
+
+
 def test_bfloat16_stays_itself_next_to_python_numbers() -> None:
     for name, number in itertools.product(
         ("add", "divide", "power", "maximum"), (bool, int, float)

@@ -14,7 +14,7 @@ import pytest
 from parity.side_by_side import compare, torch
 from tensors import tensor
 
-from needle import TensorTuple, ops
+from needle import ops
 from needle.autograd.methods import TensorMethods
 
 F = torch.nn.functional
@@ -240,11 +240,11 @@ def recurrence(ours: Any, kind: str, blocks: int, count: int) -> list[Pair]:
         return torch.func.functional_call(layer, parameters, (x, hidden))[0]
 
     shapes = ((3, 2, blocks * size), (size, blocks * size), *[(2, size)] * count)
-    return [Pair(lambda *inputs: first_of(ours(*inputs)), theirs, shapes)]
+    return [Pair(lambda *inputs: _first(ours(*inputs)), theirs, shapes)]
 
 
-def first_of(result: Any) -> Any:
-    return result[0] if isinstance(result, TensorTuple) else result
+def _first(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result
 
 
 def on_pictures(ours: Any, theirs: Any, *shapes: Any) -> list[Pair]:

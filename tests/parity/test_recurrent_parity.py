@@ -9,14 +9,14 @@ import pytest
 from parity.side_by_side import compare, torch
 from tensors import tensor
 
-import needle as ndl
 from needle import nn
 
 tnn = torch.nn
 pack, unpack = tnn.utils.rnn.pack_padded_sequence, tnn.utils.rnn.pad_packed_sequence
 KINDS = ["RNN", "LSTM", "GRU"]
 NAMES = ("W_ih", "W_hh", "bias_ih", "bias_hh")
-T, B, I, H = 4, 3, 2, 3
+TORCHS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+STEPS, BATCH, INPUTS, HIDDEN = 4, 3, 2, 3
 LENGTHS = [2, 4, 1]
 
 
@@ -49,7 +49,7 @@ def weights_of(layer):
     found = []
     for number, cell in enumerate(cells_of(layer)):
         above, way = divmod(number, layer.directions)
-        for ours, theirs in zip(NAMES, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
+        for ours, theirs in zip(NAMES, TORCHS, strict=True):
             if getattr(cell, ours) is not None:
                 name = f"{theirs}_l{above}" + "_reverse" * way
                 found.append((cell, ours, name))
@@ -98,51 +98,52 @@ def compare_layers(layer, x, *states, lengths=None, pair=False):
 )
 def test_layer_agrees_to_the_second_order(kind, layers, bias, both):
     np.random.seed(0)
-    layer = getattr(nn, kind)(I, H, layers, bias, dtype="float64", bidirectional=both)
-    compare_layers(layer, array(T, B, I))
+    layer = getattr(nn, kind)(INPUTS, HIDDEN, layers, bias, dtype="float64", bidirectional=both)
+    compare_layers(layer, array(STEPS, BATCH, INPUTS))
 
 
 @pytest.mark.parametrize(("kind", "first"), list(itertools.product(KINDS, [True, False])))
 def test_layer_with_states_and_batch_first_agrees(kind, first):
     np.random.seed(1)
-    layer = getattr(nn, kind)(I, H, 2, dtype="float64", batch_first=first, bidirectional=True)
-    states = [array(4, B, H, seed=k) for k in range(2 if kind == "LSTM" else 1)]
-    x = array(B, T, I) if first else array(T, B, I)
+    layer = getattr(nn, kind)(
+        INPUTS, HIDDEN, 2, dtype="float64", batch_first=first, bidirectional=True
+    )
+    states = [array(4, BATCH, HIDDEN, seed=k) for k in range(2 if kind == "LSTM" else 1)]
+    x = array(BATCH, STEPS, INPUTS) if first else array(STEPS, BATCH, INPUTS)
     compare_layers(layer, x, *states, pair=kind == "LSTM")
 
 
 @pytest.mark.parametrize(("kind", "both"), list(itertools.product(KINDS, [True, False])))
 def test_lengths_agree_with_packed_sequences(kind, both):
     np.random.seed(2)
-    layer = getattr(nn, kind)(I, H, 2, dtype="float64", bidirectional=both)
-    compare_layers(layer, array(T, B, I), lengths=LENGTHS)
+    layer = getattr(nn, kind)(INPUTS, HIDDEN, 2, dtype="float64", bidirectional=both)
+    compare_layers(layer, array(STEPS, BATCH, INPUTS), lengths=LENGTHS)
 
 
 def test_relu_agrees():
     np.random.seed(3)
-    layer = nn.RNN(I, H, 2, True, "relu", dtype="float64", bidirectional=True)
-    compare_layers(layer, array(T, B, I), lengths=LENGTHS)
+    layer = nn.RNN(INPUTS, HIDDEN, 2, True, "relu", dtype="float64", bidirectional=True)
+    compare_layers(layer, array(STEPS, BATCH, INPUTS), lengths=LENGTHS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cell_agrees_with_torchs(kind):
     np.random.seed(4)
-    ours = getattr(nn, f"{kind}Cell")(I, H, dtype="float64")
-    theirs = getattr(tnn, f"{kind}Cell")(I, H, dtype=torch.float64)
+    ours = getattr(nn, f"{kind}Cell")(INPUTS, HIDDEN, dtype="float64")
+    theirs = getattr(tnn, f"{kind}Cell")(INPUTS, HIDDEN, dtype=torch.float64)
     with torch.no_grad():
-        for mine, other in zip(NAMES, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
+        for mine, other in zip(NAMES, TORCHS, strict=True):
             getattr(theirs, other).copy_(torch.tensor(getattr(ours, mine).numpy().T))
 
     def with_state(cell):
         def function(x, *states):
-            result = cell(x, tuple(states) if kind == "LSTM" else states[0])
-            return result
+            return cell(x, tuple(states) if kind == "LSTM" else states[0])
 
         return function
 
-    states = [array(B, H, seed=k) for k in range(2 if kind == "LSTM" else 1)]
-    compare(with_state(ours), with_state(theirs), array(B, I), *states)
-    compare(ours, theirs, array(B, I))
+    states = [array(BATCH, HIDDEN, seed=k) for k in range(2 if kind == "LSTM" else 1)]
+    compare(with_state(ours), with_state(theirs), array(BATCH, INPUTS), *states)
+    compare(ours, theirs, array(BATCH, INPUTS))
 
 
 def test_float32_agrees_over_many_steps():
@@ -178,4 +179,3 @@ def test_helpers_of_sequences_agree():
             b, m = unpack(torchs, first, 7.0, total)
             np.testing.assert_array_equal(a.numpy(), b.numpy())
             assert n.numpy().tolist() == m.tolist() == [3, 1, 4]
-    assert ndl.nn.PackedSequence is nn.PackedSequence

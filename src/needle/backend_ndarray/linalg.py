@@ -191,9 +191,8 @@ def _contract_plan(
     shape = a.shape[: batch + m] + b.shape[batch + k :]
     require_extents("einsum", shape, dtype.itemsize)
     strides = _strides_in_order(shape, order)
-    if not (_has_lanes(a, b, strides, groups) or _has_rows(shape, strides, groups)):
-        strides = None
-    out = Layout.of(device, dtype, shape, strides)
+    is_possible = _has_lanes(a, b, strides, groups) or _has_rows(shape, strides, groups)
+    out = Layout.of(device, dtype, shape, strides if is_possible else None)
     run = device.contract(a._layout, b._layout, out, groups)
     return Plan(out, checked("einsum", run, out))
 

@@ -26,6 +26,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erf": backend_numpy.erf,
     "sigmoid": backend_numpy.sigmoid,
     "where": np.where,
+    "multiply_add": backend_numpy.multiply_add,
 }
 
 

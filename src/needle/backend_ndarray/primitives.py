@@ -6,7 +6,7 @@ The sibling of `needle.backend_numpy`, whose functions these are by name and mea
     devices            device_of, to_device
     elements by place  index, put, put_parts, take_along, scatter_along, add_along,
                        scatter_add, windows
-    functions          total, einsum, erf, sigmoid
+    functions          total, einsum, multiply_add, erf, sigmoid
     how to compute     in_float32, scalar_for, quietly, require
 
 What a function makes is on the device of the arrays that it is given.
@@ -33,7 +33,7 @@ from needle.backend_ndarray.access import (
 )
 from needle.backend_ndarray.device import Device
 from needle.backend_ndarray.dlpack import from_dlpack
-from needle.backend_ndarray.elementwise import broadcast_shapes, unary_function
+from needle.backend_ndarray.elementwise import broadcast_shapes, primitive, unary_function
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.linalg import einsum
 from needle.backend_ndarray.ndarray import NDArray
@@ -52,6 +52,7 @@ __all__ = [
     "from_values",
     "in_float32",
     "index",
+    "multiply_add",
     "put",
     "put_parts",
     "quietly",
@@ -201,5 +202,6 @@ def total(x: NDArray, axis: int | Sequence[int] | None = None, keepdims: bool = 
     return reductions.sum(x, axis, keepdims)
 
 
+multiply_add = primitive("multiply_add")
 erf = unary_function("erf")
 sigmoid = unary_function("sigmoid")

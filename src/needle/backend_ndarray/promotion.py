@@ -83,6 +83,10 @@ def result_dtypes(name: str, dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...]
     if name == "where":
         both, result = result_dtypes("maximum", dtypes[1:])  # which just promotes
         return (np.dtype(np.bool_), *both), result
+    if name == "multiply_add":
+        _, product = result_dtypes("multiply", dtypes[:2])
+        (_, to), result = result_dtypes("add", (product, dtypes[2]))
+        return (to, to, to), result
     ufunc = getattr(np, _RULE_OF.get(name, name))
     try:
         *inputs, result = ufunc.resolve_dtypes((*_strengthened(dtypes), None))

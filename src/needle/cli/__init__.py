@@ -1,14 +1,20 @@
-"""The command `needle`: train a network, ask it about images, see what it runs on.
+"""The command `needle`: train a network, ask it about images, let it write, see what it runs on.
 
-main        the command line: which job to do, and errors as one line
-options     its grammar: from words to settings
-settings    what may be asked for, and the defaults
-datasets    the examples: digits, MNIST, a file of the user's
-npz         that file, checked
-train       the training job
-fit         the loop over epochs and batches
-run_folder  what a training job leaves behind
-plots       its pictures
-predict     a trained network on image files
-info        versions, devices, the processor
+main           the command line: which job to do, and errors as one line
+options        its grammar: from words to settings
+train_options  the options of the recipes, and what a resumed run may change
+grammar        the parser, and values as they are written
+settings       what may be asked for, and the defaults
+train          the training job
+task           what a recipe is to the loop and to the run folder
+fit            the loop over rounds and batches
+checkpoint     all that it takes to go on
+recipes/       what can be trained: networks of linear layers, CIFAR-10, language models, GPT
+datasets       the examples: digits, MNIST, a file of the user's
+npz            that file, checked
+run_folder     what a training job leaves behind
+plots          its pictures
+predict        a trained network on image files
+generate       a trained language model writes on
+info           versions, devices, the processor
 """

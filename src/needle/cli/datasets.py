@@ -29,11 +29,12 @@ _MNIST = {
 class Description:
     """What a trained network must remember of its data to be asked about new images.
 
-    shape        of one example: (28, 28, 1), or (4,) for a table
-    class_names  what to call class 0, 1, ...
-    scale        pixels of 0..255 times this are what the network reads; None where the examples
-                 are no images in 0..1
-    polarity     which of ink and paper is light, where that is known
+    shape           of one example: (28, 28, 1), or (4,) for a table
+    class_names     what to call class 0, 1, ...
+    scale           pixels of 0..255 times this are what the network reads; None where the examples
+                    are no images in 0..1
+    polarity        which of ink and paper is light, where that is known
+    channels_first  whether the network reads (C, H, W) where the shape is (H, W, C)
     """
 
     name: str
@@ -41,6 +42,7 @@ class Description:
     class_names: tuple[str, ...]
     scale: float | None
     polarity: str | None
+    channels_first: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists, numbers and strings."""

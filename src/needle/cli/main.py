@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from needle.cli.options import parse
@@ -19,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 the training failed (NaN or Inf); 2 something asked for cannot be; 130 Ctrl-C.
     """
-    job, options = parse(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    job = words[0] if words else ""
     try:
-        return _run(job, options)
+        return _run(*parse(words))
     except KeyboardInterrupt:
         return _fail(job, "interrupted.", INTERRUPTED)
     except NonFiniteError as error:
@@ -36,19 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(job: str, options: Any) -> int:
     """Each job is imported when it is asked for: `needle info` needs no training loop."""
-    if job == "train":
-        from needle.cli.train import train
-
-        return INTERRUPTED if train(options).interrupted else DONE
-    if job == "predict":
-        from needle.cli.predict import predict
-
-        predict(options)
-    else:
-        from needle.cli.info import info
-
-        info(options)
-    return DONE
+    outcome = getattr(import_module(f"needle.cli.{job}"), job)(options)
+    return INTERRUPTED if getattr(outcome, "interrupted", False) else DONE
 
 
 def _fail(job: str, error: Any, status: int) -> int:

@@ -8,31 +8,50 @@ from typing import Any
 
 import numpy as np
 
-from needle.cli.fit import Epoch
+from needle.cli.task import Record
 from needle.errors import MissingDependencyError
 from needle.files import replacing
 
-__all__ = ["confusion_matrix", "learning_curves"]
+__all__ = ["confusion_matrix", "learning_curves", "text_curves"]
 
 _TRAIN_COLOUR, _TEST_COLOUR, _GRID = "#2f6db5", "#c2621b", "#dddddd"
 _MOST_LABELLED = 20  # classes; of more, the counts and most of the names would not be readable
 
 
-def learning_curves(history: Sequence[Epoch], path: Path) -> None:
+def learning_curves(history: Sequence[Record], path: Path) -> None:
     """Loss and accuracy after each epoch, on training and on test data, as a PNG."""
     figure = _figure(10.0, 4.2)
     left, right = figure.subplots(1, 2)
-    epochs = [epoch.epoch for epoch in history]
-    losses = [epoch.loss for epoch in history], [epoch.test_loss for epoch in history]
+    epochs = [record["epoch"] for record in history]
+    losses = [record["loss"] for record in history], [record["test_loss"] for record in history]
     shares = (
-        [100 * epoch.accuracy for epoch in history],
-        [100 * epoch.test_accuracy for epoch in history],
+        [100 * record["accuracy"] for record in history],
+        [100 * record["test_accuracy"] for record in history],
     )
-    _curves(left, epochs, *losses)
-    _curves(right, epochs, *shares)
+    _curves(left, epochs, losses)
+    _curves(right, epochs, shares)
     left.set(title="Loss", ylabel="mean cross-entropy per example (nats)")
     left.set_ylim(0, 1.05 * max([*losses[0], *losses[1]], default=1.0))
     right.set(title=_best(history), ylabel="accuracy (% of examples)")
+    _save(figure, path)
+
+
+def text_curves(history: Sequence[Record], unit: str, path: Path) -> None:
+    """Loss and perplexity after each round, on training and on validation text, as a PNG.
+
+    unit  "epoch" or "step": what of a record says when it was
+    """
+    figure = _figure(10.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    when = [record[unit] for record in history]
+    train, valid = ([record[name] for record in history] for name in ("loss", "valid_loss"))
+    _curves(left, when, (train, valid), unit, "validation")
+    _curves(right, when, (list(np.exp(train)), list(np.exp(valid))), unit, "validation")
+    left.set(title="Loss", ylabel="mean cross-entropy per token (nats)")
+    right.set(title="Perplexity", ylabel="exp(loss): as hard as a choice among so many")
+    right.set_yscale("log")
+    for set_formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        set_formatter("{x:g}")  # not 5 × 10⁰
     _save(figure, path)
 
 
@@ -86,25 +105,32 @@ def _save(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _curves(axes: Any, epochs: list[int], train: list[float], test: list[float]) -> None:
+def _curves(
+    axes: Any,
+    when: list[int],
+    values: tuple[list[float], list[float]],
+    unit: str = "epoch",
+    measured_on: str = "test",
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    marker = "o" if len(epochs) < 40 else None
+    marker = "o" if len(when) < 40 else None
     style = {"marker": marker, "markersize": 3.5, "linewidth": 1.8}
-    axes.plot(epochs, train, color=_TRAIN_COLOUR, label="training", **style)
-    axes.plot(epochs, test, color=_TEST_COLOUR, label="test", **style)
-    axes.set_xlabel("epoch")
+    axes.plot(when, values[0], color=_TRAIN_COLOUR, label="training", **style)
+    axes.plot(when, values[1], color=_TEST_COLOUR, label=measured_on, **style)
+    axes.set_xlabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(0.5, max(epochs, default=1) + 0.5)
+    margin = 0.5 if unit == "epoch" else 0.02 * max(when, default=50)
+    axes.set_xlim(min(when, default=1) - margin, max(when, default=1) + margin)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
 
 
-def _best(history: Sequence[Epoch]) -> str:
+def _best(history: Sequence[Record]) -> str:
     if not history:
         return "Accuracy"
-    return f"Accuracy (at the end {100 * history[-1].test_accuracy:.1f} % on test data)"
+    return f"Accuracy (at the end {100 * history[-1]['test_accuracy']:.1f} % on test data)"
 
 
 def _label_classes(axes: Any, class_names: Sequence[str]) -> None:

@@ -34,9 +34,11 @@ class Prediction(NamedTuple):
 
 def predict(options: PredictOptions) -> None:
     """Print a line, or a JSON object, per image; remarks about an image go to stderr."""
-    model, about = load_run(options.run)
+    model, about = load_run(options.run, "images")
     _require_images(about)
     inputs = np.stack([read_image(path, about, options.invert) for path in options.images])
+    if about.channels_first:
+        inputs = np.ascontiguousarray(np.moveaxis(inputs, -1, 1))  # (N, C, H, W)
     with no_grad():
         shares = softmax(model(Tensor(inputs, requires_grad=False))).numpy()
     predictions = [

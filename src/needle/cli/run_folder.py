@@ -1,45 +1,27 @@
-"""What a training job leaves behind, and how `needle predict` finds it again."""
+"""What a training job leaves behind, and how `needle predict` and `needle generate` find it."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from needle import nn
-from needle.cli.datasets import Description
+from needle.cli.checkpoint import CHECKPOINT
 from needle.errors import FileFormatError, OptionError
 from needle.files import write_atomically
-from needle.models import MLPResNet, TwoLayerNet
 from needle.serialization import load, load_metadata, save
 
-__all__ = ["ModelSpec", "RunFolder", "load_run"]
+__all__ = ["RunFolder", "load_run"]
 
-MODEL, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.jsonl"
+MODEL, CONFIG, METRICS, SAMPLES = (
+    "model.safetensors", "config.json", "metrics.jsonl", "samples.txt",
+)  # fmt: skip
 CURVES, CONFUSION, GRAPH = "learning_curves.png", "confusion_matrix.png", "graph.svg"
-_OURS = (MODEL, CONFIG, METRICS, CURVES, CONFUSION, GRAPH)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Enough to build a network again: its kind and its widths."""
-
-    kind: str
-    in_features: int
-    hidden: int
-    classes: int
-
-    def build(self) -> nn.Module:
-        """The network with fresh weights."""
-        if self.kind == "two-layer":
-            return TwoLayerNet(self.in_features, self.hidden, self.classes)
-        if self.kind == "mlp-resnet":
-            return MLPResNet(self.in_features, self.hidden, num_classes=self.classes)
-        raise OptionError(f"model: expected two-layer or mlp-resnet, got {self.kind!r}.")
+_OURS = (MODEL, CONFIG, METRICS, SAMPLES, CHECKPOINT, CURVES, CONFUSION, GRAPH)
+_ASKED_BY = {"images": "predict", "text": "generate"}
 
 
 class RunFolder:
@@ -70,13 +52,23 @@ class RunFolder:
         write_atomically(self.path / CONFIG, f"{text}\n")
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """One line about one epoch, on disk when this returns."""
+        """One line about one round, on disk when this returns."""
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def save_model(self, model: nn.Module, spec: ModelSpec, about: Description) -> None:
+    def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """A line about each round, in place of all that there are."""
+        write_atomically(self.path / METRICS, "".join(f"{json.dumps(r)}\n" for r in history))
+
+    def write_samples(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """The text that was written after each round, if any was."""
+        samples = [r["sample"] for r in history if "sample" in r]
+        if samples:
+            write_atomically(self.path / SAMPLES, "\n\n".join(samples) + "\n")
+
+    def save_model(self, model: nn.Module, recipe: str, about_model: Any, about_data: Any) -> None:
         """The weights, and beside them what `load_run` needs."""
-        inside = {"model": vars(spec), "data": about.as_json()}
+        inside = {"recipe": recipe, "model": about_model, "data": about_data}
         save(model, self.path / MODEL, metadata={"needle": json.dumps(inside, sort_keys=True)})
 
 
@@ -93,46 +85,39 @@ def _new_folder(name: str) -> Path:
             return path
 
 
-def load_run(folder: str) -> tuple[nn.Module, Description]:
+def load_run(folder: str, kind: str) -> tuple[nn.Module, Any]:
     """The network of a run folder, in evaluation mode, and what it knows of its data.
 
-    Raises FileNotFoundError, or FileFormatError for what `needle train` did not write.
+    kind  "images" or "text", which the network has to take
+
+    Raises FileNotFoundError, OptionError for a network of the other kind, or FileFormatError for
+    what `needle train` did not write.
     """
     path = Path(folder) / MODEL
     if not path.is_file():
         raise FileNotFoundError(f"RUN: expected a run folder of needle train, got no {path}.")
-    spec, about = _read_metadata(path)
-    state = load(path)
-    model = spec.build()
-    model.load_state_dict(state)
+    model, about = _rebuilt(path, kind)
+    model.load_state_dict(load(path))
     model.eval()
     return model, about
 
 
-def _read_metadata(path: Path) -> tuple[ModelSpec, Description]:
+def _rebuilt(path: Path, kind: str) -> tuple[nn.Module, Any]:
+    """The network that the metadata of a file of weights speaks of, with fresh weights."""
+    from needle.cli.recipes import recipe  # which know the names of the files above
+
     metadata = load_metadata(path)
     try:
         inside = json.loads(metadata["needle"])
-        spec, data = ModelSpec(**inside["model"]), inside["data"]
-        shape, names = tuple(map(int, data["shape"])), tuple(map(str, data["class_names"]))
-        about = Description(**(data | {"shape": shape, "class_names": names}))
-        if not (_is_sound(spec, about) and math.prod(shape) == spec.in_features):
-            raise ValueError("the network does not fit the data")
-        return spec, about
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        found = recipe(inside.get("recipe", "examples"))
+        if found.KIND == kind:
+            return found.restore(inside["model"], inside["data"])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(
             f"RUN: expected weights that needle train saved, got {path}, which does not say "
             "which network they are of."
         ) from error
-
-
-def _is_sound(spec: ModelSpec, about: Description) -> bool:
-    """Whether the values are of the types and in the ranges that `save_model` writes."""
-    widths = (spec.in_features, spec.hidden, spec.classes, *about.shape)
-    texts = (spec.kind, about.name, about.polarity or "")
-    return (
-        all(isinstance(width, int) and width > 0 for width in widths)
-        and all(isinstance(text, str) for text in texts)
-        and (about.scale is None or math.isfinite(about.scale))
-        and len(about.class_names) == spec.classes >= 2
+    raise OptionError(
+        f"RUN: expected a network that takes {kind}, got {path.parent}, one that takes "
+        f"{found.KIND}. Ask it with needle {_ASKED_BY[found.KIND]}."
     )

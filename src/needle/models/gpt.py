@@ -51,7 +51,7 @@ class GPTBlock(nn.Module):
         )
         self.norm2 = nn.LayerNorm(width, bias=bias, **like)
         self.feed_forward = GPTFeedForward(width, bias=bias, **like)
-        self.dropout = _dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: nn.KeyValueCache | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), causal=True, cache=cache))
@@ -131,7 +131,7 @@ class GPT(nn.Module):
         self.blocks = [GPTBlock(width, heads, dropout, rotary, bias, **like) for _ in range(layers)]
         self.norm = nn.LayerNorm(width, bias=bias, **like)
         self.head = None if tied else nn.Linear(width, vocab_size, bias=False, **like)
-        self.dropout = _dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.apply(_start)
         for block in self.blocks:
             for last in (block.attention.out_proj, block.feed_forward.projection):
@@ -191,11 +191,6 @@ class GPT(nn.Module):
     def extra_repr(self) -> str:
         tied = self.head is None
         return f"vocab_size={self.vocab_size}, context={self.context}, tied={tied}"
-
-
-def _dropout(p: float) -> nn.Module:
-    """Dropout, which draws numbers even for p = 0, only where it does something."""
-    return nn.Dropout(p) if p else nn.Identity()
 
 
 def _start(module: nn.Module, std: float = 0.02) -> None:

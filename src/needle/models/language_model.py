@@ -70,7 +70,7 @@ class LanguageModel(nn.Module):
                 f"got {seq_model!r}."
             )
         self.linear = nn.Linear(width, output_size, **like)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, h: Any = None) -> tuple[Tensor, Any]:
         """Logits for the words that follow, and the state to go on from.

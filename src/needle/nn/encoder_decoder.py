@@ -99,16 +99,12 @@ class TransformerEncoderLayer(Module):
     def _with(self, norm: Module, part: Function, x: Tensor) -> Tensor:
         """x and what a part makes of it, normalised before the part or after the sum."""
         if self.norm_first:
-            return x + self._dropped(part(norm(x)))
-        return norm(x + self._dropped(part(x)))  # type: ignore[no-any-return]
+            return x + self.dropout(part(norm(x)))  # type: ignore[no-any-return]
+        return norm(x + self.dropout(part(x)))  # type: ignore[no-any-return]
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self._dropped(self.activation(self.linear1(x)))
+        hidden = self.dropout(self.activation(self.linear1(x)))
         return self.linear2(hidden)  # type: ignore[no-any-return]
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        """Dropout, which at 0 draws nothing."""
-        return self.dropout(x) if self.dropout.p else x
 
     def extra_repr(self) -> str:
         return f"norm_first={self.norm_first}"

@@ -128,7 +128,9 @@ class Dropout(Module):
     """In training, zero each element with probability p and divide the others by 1 - p.
 
     Draws: `numpy.random.rand(*x.shape)`; an element is kept where its draw is ≤ 1 - p.
-    In evaluation, x itself. Srivastava et al., "Dropout", 2014.
+    In evaluation, and with p = 0, it is x itself and nothing is drawn.
+
+    Srivastava et al., "Dropout", 2014.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -138,11 +140,11 @@ class Dropout(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         require_tensors("Dropout", x)
-        if not self.training:
+        if not self.training or self.p == 0:
             return x
         keep = 1 - self.p
         mask = init.randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
-        return x * mask / keep if keep else x * 0
+        return x * (mask / keep) if keep else x * 0
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -142,7 +142,7 @@ class LSTMCell(_Cell):
 
     def over_time(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         read = self._read(x, self.bias_ih, self.bias_hh)
-        return lstm_scan(read, self.W_hh, states[0], states[1]).tuple()
+        return lstm_scan(read, self.W_hh, states[0], states[1])
 
 
 class GRUCell(_Cell):

@@ -39,7 +39,8 @@ class EmbeddingLookup(TensorOp):
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         table, ids = node.inputs
         if self.padding_idx is not None:
-            out_grad = where(equal(ids, self.padding_idx).expand_dims(-1), 0, out_grad)
+            padding = equal(ids, self.padding_idx % table.shape[0])
+            out_grad = where(padding.expand_dims(-1), 0, out_grad)
         template, rows = _split_index(ids.astype("int64"))
         return ScatterAdd(table.shape, template)(out_grad, *rows), None
 
@@ -48,9 +49,9 @@ def _row_numbers(ids: Array, count: int) -> Array:
     """The ids as int64, after a look at each."""
     if not (is_integer(ids.dtype) or is_floating(ids.dtype)):
         raise DTypeError(f"embedding: expected numbers for ids, got {describe(ids)}.")
-    within = array_api.logical_and(ids >= 0, ids < count)
-    primitives.require(within, lambda: _no_row(ids, count))
     rows = ids.astype("int64")
+    within = array_api.logical_and(rows >= 0, rows < count)
+    primitives.require(within, lambda: _no_row(ids, count))
     if is_floating(ids.dtype):
         primitives.require(rows.astype(ids.dtype) == ids, lambda: _no_row(ids, count))
     return rows
@@ -65,6 +66,6 @@ def _no_row(ids: Array, count: int) -> IndexError:
 def embedding(table: Tensor, ids: Any, padding_idx: int | None = None) -> Tensor:
     """A row of the table for each id: (N, D), ids of any shape -> (*ids.shape, D).
 
-    padding_idx  the row that gets no gradient
+    padding_idx  the row that gets no gradient; negative ones count from the end
     """
     return EmbeddingLookup(padding_idx)(table, _index_tensor(ids, table.device))

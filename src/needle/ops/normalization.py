@@ -93,13 +93,11 @@ class Normalize(_Normalization, TensorOp):
         """y and the moments of x, which are constants."""
         with no_grad():
             found = Moments(self.axes, self.centre)(x)
-        affine = [p for p in (weight, bias) if p is not None]
-        if weight is None or bias is None or weight.shape == bias.shape:
-            together = affine if weight is not None else []
-        else:
-            together = [weight]
-        y = self(x, *found, *together)
-        return (y if len(together) == len(affine) else y + bias), found
+        affine = [] if weight is None else [weight]
+        if weight is not None and bias is not None and bias.shape == weight.shape:
+            affine, bias = [weight, bias], None
+        y = self(x, *found, *affine)
+        return (y if bias is None else y + bias), found
 
     def compute(self, *inputs: Array) -> Array:
         x, mean, var, weight, bias = self._named(*inputs)
@@ -111,11 +109,13 @@ class Normalize(_Normalization, TensorOp):
         scale = 1 / array_api.sqrt(var + self.eps)
         if weight is not None and self._shared(x, weight):
             scale, weight = scale * weight, None
-        if bias is not None and weight is None:  # two passes over x in place of three
-            return x * scale + (bias if mean is None else bias - mean * scale)
-        y = (x if mean is None else x - mean) * scale
-        y = y if weight is None else y * weight
-        return y if bias is None else y + bias
+        if mean is not None:  # before it is scaled: what is left of x - mean is exact
+            x = x - mean
+        if weight is not None and self._shared(x, weight):  # both are small
+            scale = scale * weight
+        elif weight is not None:
+            x, scale = x * scale, weight
+        return x * scale if bias is None else primitives.multiply_add(x, scale, bias)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, mean, var, weight, bias = self._named(*node.inputs)
@@ -159,9 +159,10 @@ class NormalizeGradient(_Normalization, TensorTupleOp):
         product = g * centred
         dweight = array_api.matmul(_as(r, count), product)
         slope = _as(array_api.matmul(product, w), count, 1) * (column * column / length)
-        dx = g * w - centred * slope
+        gw = g * w
         if self.centre:
-            dx = dx - _as(array_api.matmul(g, w), count, 1) / length
+            gw = primitives.multiply_add(g, w, _as(array_api.matmul(g, w), count, 1) / -length)
+        dx = primitives.multiply_add(centred, -slope, gw)
         dbias = primitives.total(g, (0,))
         return _as(dx * column, *x.shape), _as(dweight, *weight.shape), _as(dbias, *weight.shape)
 
@@ -176,8 +177,13 @@ class NormalizeGradient(_Normalization, TensorTupleOp):
             products, sums = products * weight, sums * weight
         rest = tuple([axis for axis in self.axes if axis not in shared])
         slope = _sum(products, rest) * (r * r * r / count)
-        dx = g * (r if weight is None else r * weight) - centred * slope
-        return [dx - _sum(sums, rest) * (r / count) if self.centre else dx, *affine]
+        if self.centre:
+            level = _sum(sums, rest) * (r / -count)
+            part = primitives.multiply_add(centred, -slope, level)
+        else:
+            part = centred * -slope
+        scale = r if weight is None else r * weight
+        return [primitives.multiply_add(g, scale, part), *affine]
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         g, *inputs = node.inputs
@@ -246,7 +252,10 @@ def _is_narrow(x: Any) -> bool:
 
 
 def _widened(x: Any) -> Any:
-    return x.astype("float32") if x is not None and _is_narrow(x) else x
+    """x, at least float32; integers as float64, as in a mean."""
+    if x is None or (is_floating(x.dtype) and x.dtype.itemsize >= 4):
+        return x
+    return x.astype("float32" if is_floating(x.dtype) else "float64")
 
 
 def _as_dtype_of(like: Any, x: Any) -> Any:

@@ -26,7 +26,7 @@ from needle.ops.elementwise import Sign
 from needle.ops.indexing import getitem
 from needle.ops.linalg import MatMul, matmul
 from needle.ops.ops_tuple import stack
-from needle.ops.shapes import Concatenate, Reshape, concatenate
+from needle.ops.shapes import Concatenate, Reshape, Transpose, concatenate
 
 __all__ = ["GRUScan", "LSTMScan", "RNNScan", "gru_scan", "lstm_scan", "rnn_scan"]
 
@@ -68,10 +68,11 @@ class RNNScan(TensorOp):
 def _rnn_gradient(nonlinearity: str, dh: Any, weight: Any, h: Any) -> tuple[Any, Any]:
     """dx and dh0."""
     slope = 1 - h * h if nonlinearity == "tanh" else _of(Sign(), h)
+    turned = _turned(weight)
     steps, dh_before = [], 0.0
     for t in reversed(range(h.shape[0])):
         dx = (_at(dh, t) + dh_before) * _at(slope, t)
-        dh_before = _of(MatMul(transpose_b=True), dx, weight)
+        dh_before = _of(MatMul(), dx, turned)
         steps.append(dx)
     return _stack(steps[::-1]), dh_before
 
@@ -85,8 +86,8 @@ class LSTMScan(TensorTupleOp):
     """c_t = f · c_{t-1} + i · g, h_t = o · tanh(c_t); i, f, o = σ, g = tanh of x_t + h_{t-1} W.
 
     x: (T, B, 4H), T of 1 or more, the blocks i, f, g, o side by side; weight W: (H, 4H);
-    h0, c0: (B, H) -> h, c: (T, B, H) each
-    Gradient: the steps backwards; the gates are computed again, in one pass over all steps.
+    h0, c0: (B, H) -> h, c: (T, B, H) each, and x_t + h_{t-1} W: (T, B, 4H), for the gradient
+    Gradient: the steps backwards.
     Source: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; with forget gates, Gers,
     Schmidhuber and Cummins, "Learning to Forget", 2000.
     """
@@ -96,23 +97,22 @@ class LSTMScan(TensorTupleOp):
 
     def compute(self, x: Array, weight: Array, h: Array, c: Array) -> tuple[Array, ...]:
         _require_shapes(self, 4, x, weight, h, c)
-        outputs, cells = [], []
+        steps = []
         for t in range(x.shape[0]):
-            i, f, g, o = _lstm_gates(_at(x, t) + _of(MatMul(), h, weight))
+            gates = _at(x, t) + _of(MatMul(), h, weight)
+            i, f, g, o = _lstm_gates(gates)
             c = f * c + i * g
             h = o * array_api.tanh(c)
-            outputs.append(h)
-            cells.append(c)
-        return _stack(outputs), _stack(cells)
+            steps.append((h, c, gates))
+        return _stacks(steps)
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
-        x, weight, h0, c0 = node.inputs
-        h, c = node
-        h_before, c_before = _before(h0, h), _before(c0, c)
+        _, weight, h0, c0 = node.inputs
+        h, c, gates = node
         dx, dh0, dc0 = _ScanGradient(self.name, _lstm_gradient)(
-            *out_grad, x, weight, h_before, c_before, c
+            *out_grad, gates, weight, _before(c0, c), c
         )
-        return dx, _weight_gradient(weight, h_before, dx), dh0, dc0
+        return dx, _weight_gradient(weight, _before(h0, h), dx), dh0, dc0
 
 
 def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
@@ -125,38 +125,39 @@ def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _lstm_gradient(
-    dh: Any, dc: Any, x: Any, weight: Any, h_before: Any, c_before: Any, c: Any
+    dh: Any, dc: Any, d_gates: Any, gates: Any, weight: Any, c_before: Any, c: Any
 ) -> tuple[Any, Any, Any]:
-    """dx, dh0 and dc0."""
-    i, f, g, o = _lstm_gates(x + _all_steps(h_before, weight))
+    """dx, dh0 and dc0. What a step multiplies its dh and dc by comes first, for all steps."""
+    i, f, g, o = _lstm_gates(gates)
     tanh_c = _of(Tanh(), c)
     c_by_h = o * (1 - tanh_c * tanh_c)
     o_by_h = tanh_c * (o * (1 - o))
     ifg_by_c = _stack([g * (i * (1 - i)), c_before * (f * (1 - f)), i * (1 - g * g)], axis=2)
+    turned = _turned(weight)
     steps, dh_before, dc_before = [], 0.0, 0.0
-    for t in reversed(range(x.shape[0])):
+    for t in reversed(range(c.shape[0])):
         dh_now = _at(dh, t) + dh_before
         dc_now = _at(dc, t) + dc_before + dh_now * _at(c_by_h, t)
-        d_ifg = _spread(dc_now, _at(ifg_by_c, t))
-        dx = _of(Concatenate(-1), d_ifg, dh_now * _at(o_by_h, t))
-        dh_before = _of(MatMul(transpose_b=True), dx, weight)
-        dc_before = dc_now * _at(f, t)
+        d_ifg, d_o = _spread(dc_now, _at(ifg_by_c, t)), dh_now * _at(o_by_h, t)
+        dx = _of(Concatenate(-1), d_ifg, d_o) + _at(d_gates, t)
+        dh_before, dc_before = _of(MatMul(), dx, turned), dc_now * _at(f, t)
         steps.append(dx)
     return _stack(steps[::-1]), dh_before, dc_before
 
 
-def lstm_scan(x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> TensorTuple:
-    """The states (h, c) of an LSTM after each step, from what each step reads of its input."""
-    return LSTMScan()(x, weight, h0, c0)
+def lstm_scan(x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """The states h and c of an LSTM after each step, from what each step reads of its input."""
+    h, c, _ = LSTMScan()(x, weight, h0, c0)
+    return h, c
 
 
-class GRUScan(TensorOp):
+class GRUScan(TensorTupleOp):
     """h_t = (1 - z) · n + z · h_{t-1}; r, z = σ(x_t + s_t), n = tanh(x_t + r · s_t).
 
     s_t = h_{t-1} W + b; of x_t and s_t, the block for r, for z or for n.
     x: (T, B, 3H), T of 1 or more, the blocks side by side; weight W: (H, 3H); h0: (B, H);
-    bias b: (3H,), or left out -> h: (T, B, H)
-    Gradient: the steps backwards; the gates are computed again, in one pass over all steps.
+    bias b: (3H,), or left out -> h: (T, B, H), and s: (T, B, 3H), for the gradient
+    Gradient: the steps backwards.
     Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, eq. 5-8,
     with r outside the product, as cuDNN and PyTorch have it.
     """
@@ -164,22 +165,24 @@ class GRUScan(TensorOp):
     name = "gru_scan"
     expects = "x [T, B, 3H] of 1 step or more, weight [H, 3H], h0 [B, H] and bias [3H]"
 
-    def compute(self, x: Array, weight: Array, h: Array, *bias: Array) -> Array:
+    def compute(self, x: Array, weight: Array, h: Array, *bias: Array) -> tuple[Array, ...]:
         _require_shapes(self, 3, x, weight, h)
         if bias and bias[0].shape != weight.shape[1:]:
             raise ShapeError(f"{self.name}: expected {self.expects}, got {describe(*bias)}.")
         steps = []
         for t in range(x.shape[0]):
             product = _of(MatMul(), h, weight)
-            _, z, n, _ = _gru_gates(_at(x, t), product + bias[0] if bias else product)
+            s = product + bias[0] if bias else product
+            _, z, n, _ = _gru_gates(_at(x, t), s)
             h = n + z * (h - n)
-            steps.append(h)
-        return _stack(steps)
+            steps.append((h, s))
+        return _stacks(steps)
 
-    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+    def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         x, weight, h0, *bias = node.inputs
-        h_before = _before(h0, node)
-        dx, ds, dh0 = _ScanGradient(self.name, _gru_gradient)(out_grad, x, weight, h_before, *bias)
+        h, s = node
+        h_before = _before(h0, h)
+        dx, ds, dh0 = _ScanGradient(self.name, _gru_gradient)(*out_grad, x, s, weight, h_before)
         return dx, _weight_gradient(weight, h_before, ds), dh0, *[ds.sum((0, 1)) for _ in bias]
 
 
@@ -192,29 +195,31 @@ def _gru_gates(x: Any, s: Any) -> tuple[Any, Any, Any, Any]:
     return r, z, _of(Tanh(), _part(x, 2 * size, 3 * size) + r * s_of_n), s_of_n
 
 
-def _gru_gradient(dh: Any, x: Any, weight: Any, h_before: Any, *bias: Any) -> tuple[Any, Any, Any]:
-    """dx, ds and dh0. All that a step gives is proportional to its dh: the factors come first."""
-    product = _all_steps(h_before, weight)
-    r, z, n, s_of_n = _gru_gates(x, product + bias[0] if bias else product)
+def _gru_gradient(
+    dh: Any, d_s: Any, x: Any, s: Any, weight: Any, h_before: Any
+) -> tuple[Any, Any, Any]:
+    """dx, ds and dh0. What a step multiplies its dh by comes first, for all steps."""
+    r, z, n, s_of_n = _gru_gates(x, s)
     n_by_h = (1 - z) * (1 - n * n)
     r_by_h = n_by_h * s_of_n * (r * (1 - r))
     z_by_h = (h_before - n) * (z * (1 - z))
     s_by_h = _stack([r_by_h, z_by_h, n_by_h * r], axis=2)
-    steps, totals, dh_before = [], [], 0.0
+    turned = _turned(weight)
+    steps, dh_before = [], 0.0
     for t in reversed(range(x.shape[0])):
         dh_now = _at(dh, t) + dh_before
-        ds = _spread(dh_now, _at(s_by_h, t))
-        dh_before = dh_now * _at(z, t) + _of(MatMul(transpose_b=True), ds, weight)
-        steps.append(ds)
-        totals.append(dh_now)
-    ds = _stack(steps[::-1])
-    of_r_and_z = _part(ds, 0, 2 * h_before.shape[-1])
-    return _of(Concatenate(-1), of_r_and_z, _stack(totals[::-1]) * n_by_h), ds, dh_before
+        ds = _spread(dh_now, _at(s_by_h, t)) + _at(d_s, t)
+        dh_before = dh_now * _at(z, t) + _of(MatMul(), ds, turned)
+        steps.append((dh_now, ds))
+    dh_all, ds_all = _stacks(steps[::-1])
+    dx = _of(Concatenate(-1), dh_all * r_by_h, dh_all * z_by_h, dh_all * n_by_h)
+    return dx, ds_all, dh_before
 
 
 def gru_scan(x: Tensor, weight: Tensor, h0: Tensor, bias: Tensor | None = None) -> Tensor:
     """The states of a GRU after each step, from what each step reads of its input."""
-    return GRUScan()(x, weight, h0, *([] if bias is None else [bias]))
+    states: Tensor = GRUScan()(x, weight, h0, *([] if bias is None else [bias]))[0]
+    return states
 
 
 class _ScanGradient(TensorTupleOp):
@@ -245,6 +250,11 @@ def _stack(steps: Sequence[Any], axis: int = 0) -> Any:
     return stack(steps, axis) if isinstance(steps[0], Tensor) else array_api.stack(steps, axis=axis)
 
 
+def _stacks(steps: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    """(T, ...) of each of the things that a step gives."""
+    return tuple([_stack(column) for column in zip(*steps, strict=True)])
+
+
 def _at(x: Any, *place: Any) -> Any:
     """x[place]: step t of (T, ...), or what slices name."""
     return getitem(x, place) if isinstance(x, Tensor) else primitives.index(x, place)
@@ -261,11 +271,9 @@ def _spread(d: Any, factors: Any) -> Any:
     return _of(Reshape((batch, blocks * size)), _of(Reshape((batch, 1, size)), d) * factors)
 
 
-def _all_steps(h: Any, weight: Any) -> Any:
-    """(T, B, H) times (H, K), as one product of matrices."""
-    steps, batch, size = h.shape
-    rows = _of(MatMul(), _of(Reshape((steps * batch, size)), h), weight)
-    return _of(Reshape((steps, batch, weight.shape[1])), rows)
+def _turned(weight: Any) -> Any:
+    """Wᵀ with its rows in memory one after the other, as a product at each step wants it."""
+    return _of(Concatenate(0), _of(Transpose(), weight))
 
 
 # -- shared by the three ---------------------------------------------------------------------------

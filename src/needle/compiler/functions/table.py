@@ -49,6 +49,11 @@ def _multiply(code: Code, a: Value, b: Value) -> Value:
     return a & b if a.type is BOOL else a * b
 
 
+def _multiply_add(code: Code, a: Value, b: Value, c: Value) -> Value:
+    """One rounding where the machine has the instruction."""
+    return code.fma(a, b, c) if c.type.is_float else _add(code, _multiply(code, a, b), c)
+
+
 def _divide(code: Code, a: Value, b: Value) -> Value:
     return a / b
 
@@ -189,6 +194,7 @@ _FUNCTIONS: dict[str, Function] = {
     "add": _add,
     "subtract": _subtract,
     "multiply": _multiply,
+    "multiply_add": _multiply_add,
     "divide": _divide,
     "floor_divide": division.floor_divide,
     "remainder": division.remainder,

@@ -9,10 +9,12 @@ docs/design/matmul.md for what was measured.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from needle.compiler.build import address_of
-from needle.compiler.kernels.contraction_loops import Structure, Word, tile_of
+from needle.compiler.kernels import contraction_lanes
+from needle.compiler.kernels.contraction_lanes import Lanes, LanesWord, scratch_for
+from needle.compiler.kernels.contraction_loops import DEEP, SHORTEST, Structure, Word, tile_of
 from needle.compiler.kernels.contraction_problem import Problem, words_of
 from needle.compiler.kernels.contraction_rows import Rows, RowsWord
 from needle.compiler.prepared import Operand, Prepared, tasks_for
@@ -37,6 +39,7 @@ _SHORT_ROW, _FAR = 1024, 1 << 20  # bytes of a row of a, and of all of them
 
 _NANOSECONDS, _NANOSECONDS_PER_BYTE = 80, 0.03
 _VECTORS_PER_NANOSECOND = 3  # multiplied and added
+_LANES_PER_NANOSECOND = 1.5  # the same where both operands are vectors
 
 
 def prepare(a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k: int) -> Prepared:
@@ -44,12 +47,15 @@ def prepare(a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k:
 
     batch, m, n, k  how many axes each group has; see the module for their order
     a, b            any strides
-    out             fresh; its groups m and n can each be walked with one stride, one of these 1
+    out             fresh; its groups m and n can each be walked with one stride, one of these 1;
+                    or an axis of its batch has stride 1, as in a and b
 
     16-bit floats are summed in float32 and rounded once; integers wrap; of bools it is the "any"
     of "both". The bits do not depend on the number of tasks.
     """
     problem = Problem.of(a, b, out, batch, m, n, k)
+    if problem.has_lanes:
+        return _by_lanes(max(problem, problem.transposed, key=lambda p: p.m.size))
     if _is_by_rows(problem):
         return _by_rows(problem)
     if _is_by_rows(problem.transposed):
@@ -97,6 +103,40 @@ def _by_rows(p: Problem) -> Prepared:
     return Prepared(address_of(rows.key, rows.write), numbers, nanoseconds, tasks, scratch)
 
 
+# -- batch innermost -------------------------------------------------------------------------------
+
+
+def _by_lanes(p: Problem) -> Prepared:
+    lanes = Lanes(p.a, p.b, p.out)
+    kc = max(p.k.size, 1) if lanes.sums_are_rounded else min(contraction_lanes.KC, max(p.k.size, 1))
+    count, outer = p.batch.extents[-1], p.outer
+    numbers = words_of(
+        LanesWord.GROUPS,
+        (
+            (LanesWord.A_AT, p.a_at), (LanesWord.B_AT, p.b_at), (LanesWord.OUTER, outer.size),
+            (LanesWord.LANES, count), (LanesWord.M, p.m.size), (LanesWord.K, p.k.size),
+            (LanesWord.KC, kc), (LanesWord.SCRATCH, scratch_for(kc)),
+        ),
+        (
+            (LanesWord.OUTER_A, outer.words(0, p.a)), (LanesWord.OUTER_B, outer.words(1, p.b)),
+            (LanesWord.OUTER_C, outer.words(2, p.out)),
+            (LanesWord.M_GROUP_A, p.m.words(0, p.a)), (LanesWord.M_GROUP_C, p.m.words(1, p.out)),
+            (LanesWord.K_GROUP_A, p.k.words(0, p.a)), (LanesWord.K_GROUP_B, p.k.words(1, p.b)),
+        ),
+    )  # fmt: skip
+    width = Target.host().lanes(itemsize(lanes.compute))
+    vectors = outer.size * p.m.size * max(p.k.size, 1) * -(-count // width)
+    nanoseconds = _NANOSECONDS + vectors / _LANES_PER_NANOSECOND + p.nbytes * _NANOSECONDS_PER_BYTE
+    shares = max(1, outer.size * -(-p.m.size // 9), -(-count // width))
+    return Prepared(
+        address_of(lanes.key, lanes.write),
+        numbers,
+        nanoseconds,
+        tasks_for(nanoseconds, shares),
+        scratch_for(kc),
+    )
+
+
 # -- tiles -----------------------------------------------------------------------------------------
 
 
@@ -126,8 +166,8 @@ def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
     pack_a = not _a_in_place(p)
     mc = _MC_APART if _structure(p).sums_apart else max(p.m.size, 1)
     nc = _up(min(p.n.size, _NC), columns)
-    kc = _even(p.k.size, _KC)
-    if in_place and p.m.size <= _FEW_ROWS and _nbytes_of_b(p) > _B_CACHED // 2:
+    kc = _even(p.k.size, DEEP if not pack_a else _KC)
+    if in_place and p.m.size <= _FEW_ROWS and kc * nc * itemsize(p.b) > _B_CACHED // 2:
         kc = _STRIP
         nc = min(_up(p.n.size, columns), _up(_STRIP_SUMS // p.m.size, columns))
     return _Blocking(_up(min(p.m.size, mc), rows), max(nc, columns), kc, pack_a, not in_place)
@@ -135,16 +175,22 @@ def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
 
 def _a_in_place(p: Problem) -> bool:
     """Whether tiles read a where it lies. It is read once for each panel of b."""
-    if p.a != _structure(p).compute or not (p.m.is_one_axis and p.k.is_one_axis):
+    if p.a != _structure(p).compute or (_is_scattered(p) and p.k.extents[-1] < SHORTEST):
         return False
     spread = all(abs(group.step(0)) * itemsize(p.a) % _CROWDED for group in (p.m, p.k))
     return p.n.size <= (_USES_IN_PLACE_IF_SPREAD if spread else _USES_IN_PLACE)
 
 
-def _reads_short_rows(p: Problem) -> bool:
+def _is_scattered(p: Problem) -> bool:
+    """Whether rows or steps of a have more than one stride."""
+    return not (p.m.is_one_axis and p.k.is_one_axis)
+
+
+def _is_prefetched(p: Problem) -> bool:
     """Whether a comes from beyond the second-level cache in rows of few cache lines."""
-    row = p.k.size * itemsize(p.a)
-    return p.k.step(0) == 1 and row <= _SHORT_ROW and p.m.size * row >= _FAR
+    row = p.k.extents[-1] * itemsize(p.a)
+    is_far = p.m.size * abs(p.m.step(0)) * itemsize(p.a) >= _FAR
+    return p.k.step(0) == 1 and row <= _SHORT_ROW and is_far
 
 
 def _b_in_place(p: Problem, columns: int) -> bool:
@@ -184,6 +230,8 @@ def _by_tiles(p: Problem) -> Prepared:
     size = itemsize(structure.compute)
     rows, columns = tile_of(Target.host(), structure.compute)
     blocks = _blocking(p, rows, columns)
+    if _is_scattered(p) and not blocks.pack_a:
+        structure = replace(structure, scattered=True)
     in_a = _up(rows * blocks.kc * size, 64) if blocks.pack_a else 0
     in_b = _up(blocks.nc * blocks.kc * size, 64) if blocks.pack_b else 0
     in_c = _up(blocks.mc * blocks.nc * size, 64) if structure.sums_apart else 0
@@ -194,7 +242,7 @@ def _by_tiles(p: Problem) -> Prepared:
             (Word.M, p.m.size), (Word.N, p.n.size), (Word.K, p.k.size),
             (Word.MC, blocks.mc), (Word.NC, blocks.nc), (Word.KC, blocks.kc),
             (Word.PACK_A, blocks.pack_a), (Word.PACK_B, blocks.pack_b),
-            (Word.AHEAD, not blocks.pack_a and _reads_short_rows(p)),
+            (Word.AHEAD, not blocks.pack_a and _is_prefetched(p)),
             (Word.C_ROW, p.m.step(1) * itemsize(p.out)),
             (Word.B_BLOCK, in_a), (Word.C_BLOCK, in_a + in_b), (Word.SCRATCH, in_a + in_b + in_c),
         ),

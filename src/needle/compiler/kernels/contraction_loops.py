@@ -18,11 +18,22 @@ from typing import Any
 
 from needle.compiler.code import Code, Value
 from needle.compiler.kernels.microkernel import Tile, heights, register_tile, write_tile
-from needle.compiler.kernels.packing import Pack, offset_of, write_offset_of, write_pack
+from needle.compiler.kernels.packing import (
+    Pack,
+    list_offsets,
+    offset_of,
+    stretches,
+    write_list_offsets,
+    write_offset_of,
+    write_pack,
+)
 from needle.compiler.target import Target
 from needle.compiler.types import I64, STORED_AS_HALF, itemsize
 
-__all__ = ["Structure", "Word", "tile_of"]
+__all__ = ["DEEP", "SHORTEST", "Structure", "Word", "tile_of"]
+
+# The deepest block if a is read in place, and the shortest stretch of k if its rows are scattered.
+DEEP, SHORTEST = 768, 4
 
 # Copying an element into a panel costs about as much as this many multiply-adds in a tile.
 _PACKING_COST = 8
@@ -34,7 +45,7 @@ class Word(IntEnum):
     A_AT, B_AT = 0, 1  # which pointer of the call is a's, and which b's
     BATCH, M, N, K = 2, 3, 4, 5
     MC, NC, KC = 6, 7, 8
-    PACK_A, PACK_B = 9, 10  # 1 or 0; what is not packed has one stride for each group
+    PACK_A, PACK_B = 9, 10  # 1 or 0; a b that is not packed has one stride for each group
     C_ROW = 11
     SCRATCH, B_BLOCK, C_BLOCK = 12, 13, 14  # bytes per task; where blocks of b and c begin in them
     BATCH_A, BATCH_B, BATCH_C = 15, 16, 17
@@ -51,11 +62,16 @@ def tile_of(target: Target, dtype: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Structure:
-    """What the code depends on: the dtypes of both operands and of the result."""
+    """What the code depends on: the dtypes of both operands and of the result, and a's rows.
+
+    scattered  whether tiles read rows of a where they lie, with a stride for no group; else a is
+               packed, or read in place with one stride for each group
+    """
 
     a: str
     b: str
     out: str
+    scattered: bool = False
 
     @property
     def compute(self) -> str:
@@ -67,7 +83,7 @@ class Structure:
     @property
     def key(self) -> str:
         """Names the kernel."""
-        return f"contraction {self.a} {self.b} {self.out}"
+        return f"{'windows' if self.scattered else 'contraction'} {self.a} {self.b} {self.out}"
 
     @property
     def sums_apart(self) -> bool:
@@ -90,6 +106,7 @@ class _Writer:
 
     def write(self) -> None:
         write_offset_of(self.module, self.target)
+        write_list_offsets(self.module, self.target)
         s = self.structure
         self.pack_a = Pack(s.a, s.compute, self.columns)
         self.pack_b = Pack(s.b, s.compute, self.columns)
@@ -116,7 +133,7 @@ class _Writer:
 
     def tile(self, height: int, vectors: int, edge: bool) -> Tile:
         s = self.structure
-        return Tile(s.compute, height, vectors, self.lanes, edge, logical=s.out == "bool")
+        return Tile(s.compute, height, vectors, self.lanes, edge, s.out == "bool", s.scattered)
 
     def word(self, number: int) -> Value:
         return self.code.word(self.numbers, number)
@@ -139,6 +156,10 @@ class _Writer:
         ]
         self.packs_a = self.word(Word.PACK_A).differs(0)
         self.packs_b = self.word(Word.PACK_B).differs(0)
+        if self.structure.scattered:
+            # where the rows of two panels begin; of each stretch of k the first step and the length
+            self.begins = code.stack(self.rows * 16)
+            self.stretches = code.stack((DEEP // SHORTEST + 2) * 16)
 
     # -- shares --------------------------------------------------------------------------------
 
@@ -233,11 +254,24 @@ class _Writer:
         if self.structure.sums_apart:
             c, self.c_row = self.block_c, self.word(Word.NC) * size
         self.adding = code.select(k > 0, code.constant(1, I64), 0)
+        # what tiles count along k: stretches, or steps
+        self.length = self.list_stretches(*along) if self.structure.scattered else depth
         first, count = rows
         with code.loop(0, count, self.rows) as i:
             height = code.minimum(count - i, self.rows)
             panel = self.panel_of_a(a, (first + i, height), along)
-            self.rows_of_tiles(panel, c + i * self.c_row, height, columns[1], depth)
+            self.rows_of_tiles(panel, c + i * self.c_row, height, columns[1])
+
+    def list_stretches(self, start: Value, depth: Value) -> Value:
+        """Note the parts of a block of k that one step of a leads through; gives their number."""
+        code = self.code
+        count = code.variable(code.constant(0, I64))
+        group = self.group(Word.K_GROUP_A)
+        with stretches(code, group, start, start + depth) as (first, last, offset):
+            code.set_word(self.stretches, count.get() * 2, offset)
+            code.set_word(self.stretches, count.get() * 2 + 1, last - first)
+            count.set(count.get() + 1)
+        return count.get()
 
     def panel_of_a(
         self, a: Value, across: tuple[Value, Value], along: tuple[Value, Value]
@@ -245,6 +279,10 @@ class _Writer:
         """The address of a panel of a: packed just now, or in place."""
         code = self.code
         row, step = [self.stride(group) for group in (Word.M_GROUP, Word.K_GROUP_A)]
+        if self.structure.scattered:
+            self.list_rows(a, *across)
+            self.a_row, self.a_step = code.constant(0, I64), step
+            return a
         with code.when(self.packs_a & (along[1] > 0)):
             groups = self.group(Word.M_GROUP), self.group(Word.K_GROUP_A)
             next_k = code.constant(self.rows * self.size, I64)
@@ -255,6 +293,18 @@ class _Writer:
         with code.when(self.word(Word.AHEAD).differs(0)):
             self.prefetch(in_place + row * self.rows, row, along[1] * self.size)
         return code.select(self.packs_a, self.scratch, in_place)
+
+    def list_rows(self, a: Value, start: Value, height: Value) -> None:
+        """Note where the rows of a panel begin; ask for the last stretch of the next panel's."""
+        code, rows = self.code, self.rows
+        count = code.minimum(self.m - start, 2 * rows)
+        list_offsets(code, self.group(Word.M_GROUP), start, count, self.begins)
+        last = self.stretches + (self.length - 1) * 16
+        ahead = self.word(Word.AHEAD).differs(0) & (self.length > 0)
+        with code.when(ahead), code.loop(rows, count) as i:
+            first = a + (code.word(self.begins, i) + code.word(last, 0))
+            with code.loop(0, code.word(last, 1) * self.size, 64) as byte:
+                code.prefetch(first + byte)
 
     def prefetch(self, panel: Value, row: Value, nbytes: Value) -> None:
         """Ask for a panel of a in place: what the processor foresees ends with each short row."""
@@ -268,36 +318,41 @@ class _Writer:
 
     # -- tiles ---------------------------------------------------------------------------------
 
-    def rows_of_tiles(self, a: Value, c: Value, height: Value, width: Value, depth: Value) -> None:
+    def rows_of_tiles(self, a: Value, c: Value, height: Value, width: Value) -> None:
         """All tiles that a panel of a has a part in; a lower panel is made up of lower tiles."""
-        code = self.code
+        code, first = self.code, self.code.constant(0, I64)
 
         def lower() -> None:
-            done = code.constant(0, I64)
+            done = first
             for rows in heights(self.rows)[1:]:
                 stop = (height // rows) * rows
                 with code.loop(done, stop, rows) as i:
-                    panel, place = a + i * self.a_row, c + i * self.c_row
-                    self.row_of_tiles(rows, panel, place, width, depth)
+                    self.row_of_tiles(rows, a, i, c + i * self.c_row, width)
                 done = stop
 
         code.either(
             height.equals(self.rows),
-            lambda: self.row_of_tiles(self.rows, a, c, width, depth),
+            lambda: self.row_of_tiles(self.rows, a, first, c, width),
             lower,
         )
 
-    def row_of_tiles(self, height: int, a: Value, c: Value, width: Value, depth: Value) -> None:
-        """Tiles next to each other; the last may be narrower."""
+    def row_of_tiles(self, height: int, a: Value, first: Value, c: Value, width: Value) -> None:
+        """Tiles next to each other, from row `first` of a panel on; the last may be narrower."""
         code = self.code
         full = (width // self.columns) * self.columns
         rest = width - full
+        lists = []
+        if self.structure.scattered:
+            lists = [self.begins + first * 8, self.stretches]
+        else:
+            a = a + first * self.a_row
 
         def call(vectors: int, edge: bool, j: Value, columns: Value) -> None:
             name = self.tile(height, vectors, edge).name
             b, place = self.b_from + j * self.b_next, c + j * self.size
             steps = self.a_row, self.a_step, self.b_step, self.c_row
-            code.call(name, None, a, b, place, depth, *steps, self.adding, columns)
+            numbers = self.length, *steps, self.adding, columns
+            code.call(name, None, a, b, place, *numbers, *lists)
 
         whole_is_edge = (2, False) not in self.variants(height)
         with code.loop(0, full, self.columns) as j:

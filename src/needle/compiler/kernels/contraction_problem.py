@@ -115,6 +115,20 @@ class Problem:
         )  # fmt: skip
 
     @property
+    def has_lanes(self) -> bool:
+        """Whether the innermost axis of the batch is contiguous in all three."""
+        return self.batch.extents[-1] > 1 and all(steps[-1] == 1 for steps in self.batch.strides)
+
+    @property
+    def outer(self) -> Group:
+        """The other axes of the batch, and n's, with strides of a, b and out."""
+        (in_a, in_b, in_out), (n_in_b, n_in_out) = self.batch.strides, self.n.strides
+        return Group(
+            self.batch.extents[:-1] + self.n.extents,
+            (in_a[:-1] + (0,) * len(n_in_b), in_b[:-1] + n_in_b, in_out[:-1] + n_in_out),
+        )
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the three operands, as if they were compact."""
         m, n, k = self.m.size, self.n.size, self.k.size

@@ -4,6 +4,9 @@ The tile is `rows` by `vectors` vectors. Each step along k loads a row of b, spr
 of a after the other and multiplies and adds: outer products, as in Goto and van de Geijn,
 "Anatomy of high-performance matrix multiplication" (2008). Only rows of b need to lie
 contiguously; a is read with any strides, so a packed panel and an operand in place are one code.
+
+Windows of a picture have no such strides: tiles whose rows are *scattered* read where each row
+begins, and go through k in the stretches that one step leads through, in all rows alike.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ __all__ = ["Tile", "heights", "multiply_add", "register_tile", "write_tile"]
 
 # pointers a, b, c; length of the sum; bytes between rows of a, steps of a, steps of b, rows of c;
 # whether to add to c; columns there are
-ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, I64, I64, I64)
+_ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, I64, I64, I64)
+# how many stretches instead of the length, no rows of a; behind the others: where each row begins,
+# in bytes from a; of each stretch the bytes to its first step and how many steps there are
+_ARGUMENTS_IF_SCATTERED = (*_ARGUMENTS, POINTER, POINTER)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Tile:
     lanes    of a vector
     edge     whether columns may be missing: those are neither read nor written
     logical  whether sums are "any" and products "all"
+    scattered  whether rows of a begin anywhere
     """
 
     dtype: str
@@ -41,6 +48,7 @@ class Tile:
     lanes: int
     edge: bool
     logical: bool = False
+    scattered: bool = False
 
     @property
     def name(self) -> str:
@@ -62,9 +70,9 @@ def heights(rows: int) -> list[int]:
     return [rows, 4, 2, 1] if rows > 4 else [rows, 2, 1]
 
 
-def multiply_add(code: Code, tile: Tile, a: Value, b: Value, c: Value) -> Value:
-    """a · b + c in the arithmetic of the tile."""
-    if tile.logical:
+def multiply_add(code: Code, a: Value, b: Value, c: Value, logical: bool) -> Value:
+    """a · b + c; where `logical`, c or else both a and b."""
+    if logical:
         return (a & b) | c
     return code.fma(a, b, c) if c.type.is_float else a * b + c
 
@@ -74,8 +82,9 @@ def _add(tile: Tile, a: Value, b: Value) -> Value:
 
 
 def write_tile(module: Any, target: Target, tile: Tile) -> Code:
-    """The function of `ARGUMENTS` that computes one tile."""
-    code = Code(module, tile.name, target, ARGUMENTS)
+    """The function of `_ARGUMENTS` that computes one tile."""
+    arguments = _ARGUMENTS_IF_SCATTERED if tile.scattered else _ARGUMENTS
+    code = Code(module, tile.name, target, arguments)
     code.function.linkage = "internal"
     code.function.attributes.add("noinline")
     if tile.edge and not target.has_masks:
@@ -132,26 +141,59 @@ def _accumulate(
 ) -> None:
     """Add a · b to the sums, one step along k after the other."""
     a, b, _, length, a_row, a_step, b_step = code.arguments[:7]
+    b_at = code.variable(b)
+    if tile.scattered:
+        _accumulate_scattered(code, tile, sums, masks, b_at)
+        return
     # addresses of every fourth row: the rows between are a base and an index to the processor
     quads = [code.variable(a + a_row * i) for i in range(0, tile.rows, 4)]
-    b_at = code.variable(b)
     with code.loop(0, length):
-        row_of_b = [
-            code.load(b_at.get(), tile.dtype, v * tile.lanes, tile.lanes, masks[v])
-            for v in range(tile.vectors)
-        ]
-        for i, row in enumerate(sums):
-            x = code.load(quads[i // 4].get() + a_row * (i % 4), tile.dtype).spread(tile.lanes)
-            for y, total in zip(row_of_b, row, strict=True):
-                total.set(multiply_add(code, tile, x, y, total.get()))
+        rows = [quads[i // 4].get() + a_row * (i % 4) for i in range(tile.rows)]
+        _add_step(code, tile, sums, masks, rows, b_at.get())
         b_at.set(b_at.get() + b_step)
         for quad in quads:
             quad.set(quad.get() + a_step)
 
 
+def _accumulate_scattered(
+    code: Code,
+    tile: Tile,
+    sums: list[list[Variable]],
+    masks: list[Value | None],
+    b_at: Variable,
+) -> None:
+    """The same, one stretch of k after the other."""
+    a, _, _, count, _, a_step, b_step, *_, begins, along = code.arguments
+    rows = [a + code.word(begins, i) for i in range(tile.rows)]
+    with code.loop(0, count) as number:
+        at = code.variable(code.word(along, number * 2))
+        with code.loop(0, code.word(along, number * 2 + 1)):
+            _add_step(code, tile, sums, masks, [row + at.get() for row in rows], b_at.get())
+            b_at.set(b_at.get() + b_step)
+            at.set(at.get() + a_step)
+
+
+def _add_step(
+    code: Code,
+    tile: Tile,
+    sums: list[list[Variable]],
+    masks: list[Value | None],
+    rows: list[Value],
+    b: Value,
+) -> None:
+    """An outer product: the elements at `rows` with the row at b."""
+    row_of_b = [
+        code.load(b, tile.dtype, v * tile.lanes, tile.lanes, masks[v]) for v in range(tile.vectors)
+    ]
+    for place, row in zip(rows, sums, strict=True):
+        x = code.load(place, tile.dtype).spread(tile.lanes)
+        for y, total in zip(row_of_b, row, strict=True):
+            total.set(multiply_add(code, x, y, total.get(), tile.logical))
+
+
 def _write_edge_by_copy(code: Code, tile: Tile) -> None:
     """Without masks: all columns into a buffer (rows of b are padded), then those there are."""
-    _, _, c, _, _, _, _, c_row, adding, columns = code.arguments
+    _, _, c, _, _, _, _, c_row, adding, columns = code.arguments[:10]
     sums = _zeros(code, tile)
     _accumulate(code, tile, sums, [None] * tile.vectors)
     wide = tile.vectors * tile.lanes

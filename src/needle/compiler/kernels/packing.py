@@ -10,7 +10,8 @@ after merging, then the extent and the stride in bytes of each, the innermost fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,17 @@ from needle.compiler.code import Code, Value
 from needle.compiler.target import Target
 from needle.compiler.types import I64, POINTER, TYPES, itemsize
 
-__all__ = ["Pack", "offset_of", "write_offset_of", "write_pack"]
+__all__ = [
+    "Pack",
+    "list_offsets",
+    "offset_of",
+    "stretches",
+    "write_list_offsets",
+    "write_offset_of",
+    "write_pack",
+]
 
-_OFFSET_OF = "offset_of"
+_OFFSET_OF, _LIST_OFFSETS = "offset_of", "list_offsets"
 # first element; groups across and along the panel; where and how wide, where and how long;
 # the panel, and the bytes from one of its rows to the next
 ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, POINTER, I64)
@@ -62,13 +71,45 @@ def offset_of(code: Code, group: Value, index: Value) -> Value:
     return code.call(_OFFSET_OF, I64, group, index)
 
 
+@contextmanager
+def stretches(
+    code: Code, group: Value, start: Value, stop: Value
+) -> Iterator[tuple[Value, Value, Value]]:
+    """For each part of start..stop that one step leads through: first, last + 1, first's offset."""
+    extent = code.word(group, 1)
+    with code.loop(start // extent, (stop + extent - 1) // extent) as number:
+        first = code.maximum(number * extent, start)
+        last = code.minimum((number + 1) * extent, stop)
+        yield first, last, offset_of(code, group, first)
+
+
+def write_list_offsets(module: Any, target: Target) -> None:
+    """list_offsets(group, start, count, list): the offset of each index from `start` on."""
+    code = Code(module, _LIST_OFFSETS, target, (POINTER, I64, I64, POINTER))
+    code.function.linkage = "internal"
+    code.function.attributes.add("noinline")
+    group, start, count, to = code.arguments
+    step = code.word(group, 2)
+    with (
+        stretches(code, group, start, start + count) as (first, last, offset),
+        code.loop(0, last - first) as i,
+    ):
+        code.set_word(to, first - start + i, offset + i * step)
+    code.finish()
+
+
+def list_offsets(code: Code, group: Value, start: Value, count: Value, to: Value) -> None:
+    """Words at `to`: bytes from the first element of a group to the next `count` from `start`."""
+    code.call(_LIST_OFFSETS, None, group, start, count, to)
+
+
 def write_pack(module: Any, target: Target, pack: Pack) -> None:
     """The function of `ARGUMENTS` that fills one panel."""
     code = Code(module, pack.name, target, ARGUMENTS)
     code.function.linkage = "internal"
     code.function.attributes.add("noinline")
     across = code.arguments[1]
-    neighbours = code.word(across, 0).equals(1) & code.word(across, 2).equals(itemsize(pack.source))
+    neighbours = code.word(across, 2).equals(itemsize(pack.source))
     code.either(neighbours, lambda: _copy_rows(code, pack), lambda: _gather_lines(code, pack))
     code.finish()
 
@@ -76,12 +117,8 @@ def write_pack(module: Any, target: Target, pack: Pack) -> None:
 def _segments(code: Code, body: Callable[[Value, Value, Value, Value], None]) -> None:
     """body(offset, step, length, place) for each stretch of k that one step leads through."""
     _, _, along, _, _, start, length, to, row = code.arguments
-    extent, step = code.word(along, 1), code.word(along, 2)
-    stop = start + length
-    with code.loop(start // extent, (stop + extent - 1) // extent) as number:
-        first = code.maximum(number * extent, start)
-        last = code.minimum((number + 1) * extent, stop)
-        body(offset_of(code, along, first), step, last - first, to + (first - start) * row)
+    with stretches(code, along, start, start + length) as (first, last, offset):
+        body(offset, code.word(along, 2), last - first, to + (first - start) * row)
 
 
 def _load(
@@ -92,29 +129,29 @@ def _load(
 
 
 def _copy_rows(code: Code, pack: Pack) -> None:
-    """Across the panel the source is contiguous: copy a row for each k."""
-    source, _, _, index, width, *_, row = code.arguments
-    start = source + index * itemsize(pack.source)
+    """Across the panel the source is contiguous in stretches: copy one row of each for each k."""
+    source, across, _, index, width, *_, row = code.arguments
     lanes = code.target.lanes(itemsize(pack.dtype))
+    with stretches(code, across, index, index + width) as (first, last, start):
+        shift = (first - index) * itemsize(pack.dtype)
 
-    def copy(offset: Value, step: Value, length: Value, place: Value) -> None:
-        with code.loop(0, length) as k:
-            line, to = start + (offset + step * k), place + k * row
+        def copy(offset: Value, step: Value, length: Value, place: Value) -> None:
+            with code.loop(0, length) as k:
+                line, to = source + (start + offset + step * k), place + (shift + k * row)
 
-            def move(i: Value, lanes: int, mask: Value | None) -> None:
-                code.store(_load(code, pack, line, i, lanes, mask), to, pack.dtype, i, mask)
+                def move(i: Value, lanes: int, mask: Value | None) -> None:
+                    code.store(_load(code, pack, line, i, lanes, mask), to, pack.dtype, i, mask)
 
-            code.strip(code.constant(0, I64), width, lanes, move)
+                code.strip(code.constant(0, I64), last - first, lanes, move)
 
-    _segments(code, copy)
+        _segments(code, copy)
 
 
 def _gather_lines(code: Code, pack: Pack) -> None:
     """Each row of a (column of b) is a line of its own; four at a time where k is contiguous."""
     source, across, _, index, width, *_, row = code.arguments
     lines = code.stack(pack.most * 8)
-    with code.loop(0, width) as i:
-        code.store(offset_of(code, across, index + i), lines, "int64", i)
+    list_offsets(code, across, index, width, lines)
     size = itemsize(pack.dtype)
 
     def gather(offset: Value, step: Value, length: Value, place: Value) -> None:

@@ -1,0 +1,143 @@
+"""A GPT on the characters of any text: `needle train gpt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from needle import nn, optim
+from needle.autograd import no_grad
+from needle.cli.recipes.text import KIND, CharacterVocabulary, TextTask
+from needle.cli.settings import GptOptions
+from needle.cli.task import Batch, Loss, Progress
+from needle.data import Characters, CharacterText, random_windows, windows
+from needle.errors import OptionError
+from needle.models import GPT
+
+__all__ = ["KIND", "prepare", "restore"]
+
+_VALID_BATCH = 64
+_MOST_VALIDATED = 50_000  # characters, so that evaluation does not outlast training
+_LOWEST_LR = 0.1  # of the highest
+
+
+class GptTask(TextTask):
+    """Steps on random pieces of text; every so often it is validated and writes a sample.
+
+    The pieces of each step are drawn from a stream of (seed, step): going on needs the step alone.
+    """
+
+    unit = "step"
+    sample_tokens = 200
+
+    def __init__(self, options: GptOptions, text: CharacterText) -> None:
+        super().__init__()
+        self.options: GptOptions = options
+        self.name = Path(options.data).stem
+        self.vocabulary = CharacterVocabulary(text.vocabulary)
+        self.train, self.valid = text.train, text.validation
+        np.random.seed(options.seed)
+        self.model = GPT(
+            len(text.vocabulary),
+            options.context,
+            options.layers,
+            options.heads,
+            options.width,
+            options.dropout,
+        )
+        self.optimizer = optim.AdamW(
+            _groups(self.model, options.weight_decay), lr=options.lr, beta2=0.99
+        )
+        self.schedule = optim.WarmupCosine(
+            self.optimizer,
+            min(options.warmup, options.steps - 1),
+            options.steps,
+            eta_min=_LOWEST_LR * options.lr,
+        )
+        self.clip = options.clip or None
+
+    def steps_in_round(self, progress: Progress) -> int:
+        begun = progress.steps - progress.in_round
+        return min(self.options.eval_every, self.options.steps - begun)
+
+    def is_finished(self, progress: Progress) -> bool:
+        return progress.steps >= self.options.steps
+
+    def batches(self, progress: Progress) -> Iterable[Batch]:
+        left = self.steps_in_round(progress) - progress.in_round
+        for step in range(progress.steps, progress.steps + left):
+            rng = np.random.default_rng((self.options.seed, step))
+            yield random_windows(self.train, self.options.batch_size, self.options.context, rng)
+
+    def loss(self, batch: Batch) -> Loss:
+        x, y = batch  # (B, T) each
+        return Loss(self.mean_loss(self.model(x), y), y.size)
+
+    def valid_loss(self) -> float:
+        total, items = 0.0, 0
+        with no_grad():
+            for x, y in windows(self.valid[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
+                total += float(self.mean_loss(self.model(x), y).item()) * y.size
+                items += y.size
+        return total / items
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing: the number of the step, which the Progress has, is all."""
+
+    def title(self, progress: Progress) -> str:
+        begun = progress.steps - progress.in_round
+        last = begun + self.steps_in_round(progress)
+        return f"steps {begun + 1}-{last} of {self.options.steps}"
+
+    def names(self) -> tuple[str, str]:
+        return self.name, "gpt"
+
+    def about_model(self) -> dict[str, Any]:
+        options = self.options
+        names = ("context", "layers", "heads", "width", "dropout")
+        return {name: getattr(options, name) for name in names}
+
+
+def prepare(options: GptOptions) -> GptTask:
+    """Read the text and build the network."""
+    if options.width % options.heads:
+        raise OptionError(
+            f"--heads: expected a divisor of --width {options.width}, got {options.heads}."
+        )
+    text = CharacterText(options.data, options.holdout)
+    if len(text.vocabulary) < 2:
+        raise OptionError(
+            f"--data: expected a text of two different characters or more, got {options.data}, "
+            "which has one."
+        )
+    shorter = min(len(text.train), len(text.validation))
+    if shorter <= options.context:
+        raise OptionError(
+            f"--data: expected a text whose parts for training and validation have more than "
+            f"{options.context} characters each (--context), got {len(text.train):,} and "
+            f"{len(text.validation):,} in {options.data}."
+        )
+    return GptTask(options, text)
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with weight decay, which are the matrices, and those without."""
+    named = list(model.named_parameters())
+    decayed = [(name, p) for name, p in named if p.ndim > 1]
+    others = [(name, p) for name, p in named if p.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def restore(model: dict[str, Any], data: dict[str, Any]) -> tuple[nn.Module, CharacterVocabulary]:
+    """The network with fresh weights, and its vocabulary."""
+    characters = Characters(data["vocabulary"])
+    return GPT(len(characters), **model), CharacterVocabulary(characters)
