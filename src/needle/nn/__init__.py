@@ -10,7 +10,7 @@ embedding      vectors for ids and for positions
 attention      attention with learned projections, caches of keys and values
 transformer    the course's Transformer
 encoder_decoder  the Transformer's encoder and decoder, as in PyTorch
-recurrent      RNN, LSTM, GRU: cells, and layers of them
+recurrent      RNN, LSTM, GRU: layers of the cells in recurrent_cells
 sequences      sequences of different lengths in one batch
 losses         what training minimises
 checks         what layers and losses ask of their arguments
@@ -72,7 +72,8 @@ from needle.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
 )
-from needle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from needle.nn.recurrent import GRU, LSTM, RNN
+from needle.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
 from needle.nn.sequences import (
     PackedSequence,
     pack_padded_sequence,

@@ -35,6 +35,9 @@ _CROWDED = 4096
 # few rows: then b is read once, front to back, in strips of so many rows.
 _B_CACHED, _B_CLOSE, _FEW_ROWS, _STRIP, _STRIP_SUMS = 1 << 20, 1024, 48, 8, 1 << 16
 
+# All of b is packed at a time for so many rows of overlapping windows, if it is not larger.
+_ROWS_OF_WINDOWS, _B_KEPT = 48, 1 << 22
+
 _SHORT_ROW, _FAR = 1024, 1 << 20  # bytes of a row of a, and of all of them
 
 _NANOSECONDS, _NANOSECONDS_PER_BYTE = 80, 0.03
@@ -152,13 +155,14 @@ def _with_contiguous_rows(p: Problem) -> Problem:
 
 @dataclass(frozen=True)
 class _Blocking:
-    """Rows, columns, depth of a block; whether a and b are packed."""
+    """Rows, columns, depth of a block; whether a and b are packed, and all of b before that."""
 
     mc: int
     nc: int
     kc: int
     pack_a: bool
     pack_b: bool
+    keep_b: bool
 
 
 def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
@@ -170,7 +174,12 @@ def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
     if in_place and p.m.size <= _FEW_ROWS and kc * nc * itemsize(p.b) > _B_CACHED // 2:
         kc = _STRIP
         nc = min(_up(p.n.size, columns), _up(_STRIP_SUMS // p.m.size, columns))
-    return _Blocking(_up(min(p.m.size, mc), rows), max(nc, columns), kc, pack_a, not in_place)
+    # rows that follow each other see much the same of a: they finish k before others begin
+    overlap = _is_scattered(p) and not pack_a and p.k.step(0) == 1
+    keep_b = overlap and not in_place and nc * p.k.size * itemsize(p.b) <= _B_KEPT
+    mc = _ROWS_OF_WINDOWS if keep_b and p.k.size > kc else mc
+    mc, nc = _up(min(p.m.size, mc), rows), max(nc, columns)
+    return _Blocking(mc, nc, kc, pack_a, not in_place, keep_b)
 
 
 def _a_in_place(p: Problem) -> bool:
@@ -233,7 +242,8 @@ def _by_tiles(p: Problem) -> Prepared:
     if _is_scattered(p) and not blocks.pack_a:
         structure = replace(structure, scattered=True)
     in_a = _up(rows * blocks.kc * size, 64) if blocks.pack_a else 0
-    in_b = _up(blocks.nc * blocks.kc * size, 64) if blocks.pack_b else 0
+    deep = p.k.size if blocks.keep_b else blocks.kc
+    in_b = _up(blocks.nc * deep * size, 64) if blocks.pack_b else 0
     in_c = _up(blocks.mc * blocks.nc * size, 64) if structure.sums_apart else 0
     numbers = words_of(
         Word.GROUPS,
@@ -244,6 +254,7 @@ def _by_tiles(p: Problem) -> Prepared:
             (Word.PACK_A, blocks.pack_a), (Word.PACK_B, blocks.pack_b),
             (Word.AHEAD, not blocks.pack_a and _is_prefetched(p)),
             (Word.C_ROW, p.m.step(1) * itemsize(p.out)),
+            (Word.B_KEPT, blocks.nc * size if blocks.keep_b else 0),
             (Word.B_BLOCK, in_a), (Word.C_BLOCK, in_a + in_b), (Word.SCRATCH, in_a + in_b + in_c),
         ),
         (

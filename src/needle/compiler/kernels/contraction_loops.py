@@ -51,7 +51,8 @@ class Word(IntEnum):
     BATCH_A, BATCH_B, BATCH_C = 15, 16, 17
     M_GROUP, N_GROUP, K_GROUP_A, K_GROUP_B = 18, 19, 20, 21
     AHEAD = 22  # whether to ask for a's next panel while one is used: 1 or 0
-    GROUPS = 23  # from here on
+    B_KEPT = 23  # bytes of a step of k, if packed blocks of b stay until all rows are done; else 0
+    GROUPS = 24  # from here on
 
 
 def tile_of(target: Target, dtype: str) -> tuple[int, int]:
@@ -214,9 +215,11 @@ class _Writer:
             with code.loop(0, steps) as step:
                 k = step * kc
                 depth = code.minimum(kc, self.k - k)
-                # a block of b that holds all of k is packed once for all rows
-                fresh = self.packs_b & ((steps > 1) | i.equals(rows[0])) & (depth > 0)
-                with code.when(fresh):
+                # if all of k is packed at a time, then once for all rows
+                kept = self.word(Word.B_KEPT)
+                self.packed_b = self.block_b + k * kept
+                again = (steps > 1) & kept.equals(0)
+                with code.when(self.packs_b & (again | i.equals(rows[0])) & (depth > 0)):
                     self.pack_block(b, (j, width), (k, depth))
                 self.block(a, b, place, (i, height), (j, width), (k, depth))
             if self.structure.sums_apart:
@@ -229,7 +232,7 @@ class _Writer:
         groups = self.group(Word.N_GROUP), self.group(Word.K_GROUP_B)
         with code.loop(0, count, wide) as j:
             width = code.minimum(count - j, wide)
-            to = self.block_b + j * along[1] * self.size
+            to = self.packed_b + j * along[1] * self.size
             next_k = code.constant(wide * self.size, I64)
             code.call(self.pack_b.name, None, b, *groups, start + j, width, *along, to, next_k)
 
@@ -247,7 +250,7 @@ class _Writer:
         k, depth = along
         b_step = self.stride(Word.K_GROUP_B)
         b_in_place = b + (columns[0] * size + k * b_step)
-        self.b_from = code.select(self.packs_b, self.block_b, b_in_place)
+        self.b_from = code.select(self.packs_b, self.packed_b, b_in_place)
         self.b_next = code.select(self.packs_b, depth * size, size)  # from column to column
         self.b_step = code.select(self.packs_b, self.columns * size, b_step)
         self.c_row = self.word(Word.C_ROW)
