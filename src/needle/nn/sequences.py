@@ -105,8 +105,8 @@ def pack_padded_sequence(
     >>> import needle as ndl
     >>> x = ndl.Tensor([[[1.0], [2.0], [3.0]], [[4.0], [0.0], [0.0]]])
     >>> packed = ndl.nn.pack_padded_sequence(x, [3, 1], batch_first=True)
-    >>> packed
-    PackedSequence(float32[3,2,1], lengths=[3, 1])
+    >>> packed.padded.shape, packed.lengths.tolist()
+    ((3, 2, 1), [3, 1])
     >>> packed.last().numpy().tolist()
     [[3.0], [4.0]]
     """

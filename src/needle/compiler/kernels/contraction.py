@@ -36,7 +36,7 @@ _CROWDED = 4096
 _B_CACHED, _B_CLOSE, _FEW_ROWS, _STRIP, _STRIP_SUMS = 1 << 20, 1024, 48, 8, 1 << 16
 
 # All of b is packed at a time for so many rows of overlapping windows, if it is not larger.
-_ROWS_OF_WINDOWS, _B_KEPT = 48, 1 << 22
+_ROWS_OF_WINDOWS, _B_KEPT = 96, 1 << 22
 
 _SHORT_ROW, _FAR = 1024, 1 << 20  # bytes of a row of a, and of all of them
 
