@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from needle.backend_ndarray import elementwise, promotion
-from needle.backend_ndarray.access import assign
 from needle.backend_ndarray.creation import arange, assign_plan, fill_plan, memory_for
-from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.device import Device, Run
 from needle.backend_ndarray.indexing import basic_view
 from needle.backend_ndarray.layout import (
     Layout,
@@ -183,9 +182,30 @@ def concatenate(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
     return _joined("concatenate", arrays, axis)
 
 
+# the result's layout; for each part, where in it that begins, and what writes it there
+_joins: dict[Any, tuple[Layout, list[tuple[int, Run]]]] = {}
+_MOST_JOINS = 1024
+
+
 def _joined(name: str, arrays: Sequence[NDArray], axis: int) -> NDArray:
     arrays = tuple(arrays)
     require_array(name, *arrays)
+    key = (axis, *[x._layout for x in arrays])
+    found = _joins.get(key)
+    if found is None:
+        if len(_joins) >= _MOST_JOINS:
+            _joins.clear()
+        found = _joins[key] = _join(name, arrays, axis)
+    layout, parts = found
+    memory = memory_for(name, layout)
+    for x, (start, run) in zip(arrays, parts, strict=True):
+        run(x._memory, x._offset, memory, start)
+    return new_array(layout, memory)
+
+
+def _join(
+    name: str, arrays: tuple[NDArray, ...], axis: int
+) -> tuple[Layout, list[tuple[int, Run]]]:
     if not arrays:
         raise ShapeError(f"{name}: expected at least one array, got none.")
     first = arrays[0]
@@ -201,13 +221,13 @@ def _joined(name: str, arrays: Sequence[NDArray], axis: int) -> NDArray:
     device, dtype = elementwise.one_device(name, arrays), _common_dtype(arrays)
     require_extents(name, shape, dtype.itemsize)
     layout = Layout.of(device, dtype, shape)
-    out = new_array(layout, memory_for(name, layout))
-    start = 0
+    parts, start = [], 0
     for x in arrays:
         window = (slice(None),) * place + (slice(start, start + x.shape[place]),)
-        assign(out, window, x)
+        view, offset = basic_view(layout, window, False)
+        parts.append((offset, assign_plan(x._layout, view).run))
         start += x.shape[place]
-    return out
+    return layout, parts
 
 
 def stack(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
