@@ -65,7 +65,8 @@ TRANSPOSED = [
     case((0, 3, 4, 2), (3, 3, 3, 2)),
 ]
 BAD_CONVOLUTIONS = [
-    bad(errors.ShapeError, "one spatial axis or more", (5, 3), (3, 3, 2)),
+    bad(errors.ShapeError, r"x \[N, \*spatial, Cin\] and w .* got float64\[5,3\] and", (5, 3),
+        (3, 3, 2)),
     bad(errors.ShapeError, r"x \[N, \*spatial, Cin\] and w .* got float64\[1,5,5,3\] and "
         r"float64\[3,3,2\]", (1, 5, 5, 3), (3, 3, 2)),
     bad(errors.ShapeError, r"expected x \[N, \*spatial, 3\] for w and 1 groups, got "

@@ -239,10 +239,12 @@ def test_unknown_words_are_unk_or_are_named():
 
 
 def test_validation_words_get_their_ids_last(tmp_path):
-    before = Corpus(write_ptb(tmp_path))
+    before = Corpus(write_ptb(tmp_path), validate=True)
     assert before.valid is None
     write(tmp_path, "the bird ate\n", "valid.txt")
-    corpus = Corpus(tmp_path)
+    assert Corpus(tmp_path).valid is None
+    assert len(Corpus(tmp_path).dictionary) == len(before.dictionary)
+    corpus = Corpus(tmp_path, validate=True)
     assert (corpus.train, corpus.test) == (before.train, before.test)
     assert corpus.dictionary.idx2word == [*before.dictionary.idx2word, "ate"]
     assert corpus.dictionary.decode(corpus.valid) == "the bird ate\n"
@@ -252,7 +254,7 @@ def test_any_text_becomes_a_folder_for_a_corpus(tmp_path):
     lines = [f"w{i % 7} w{i % 3}\n\n" for i in range(40)]
     source = write(tmp_path, "".join(lines))
     folder = write_ptb_folder(source, tmp_path / "a" / "made", validation=0.1, test=0.2)
-    corpus = Corpus(folder)
+    corpus = Corpus(folder, validate=True)
     assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [84, 12, 24]
     text = corpus.dictionary.decode([*corpus.train, *corpus.valid, *corpus.test])
     assert text == "".join(lines).replace("\n\n", "\n")

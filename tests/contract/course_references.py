@@ -46,6 +46,17 @@ def assert_values(tensors, expected):
         np.testing.assert_allclose(tensor.numpy(), values, rtol=1e-6, atol=1e-7)
 
 
+def projection_draws(q, inner, k=None, v=None, out=None):
+    sizes = [(q, inner), (k or q, inner), (v or q, inner), (inner, out or q)]
+    return [linear_draws(*size, bias=False)[0] for size in sizes]
+
+
+def layer_draws(q, heads, dim, hidden):
+    return [
+        *projection_draws(q, heads * dim), *linear_draws(q, hidden), *linear_draws(hidden, q),
+    ]  # fmt: skip
+
+
 # -- functions ---------------------------------------------------------------------------------
 
 
@@ -113,9 +124,7 @@ def batch_norm_nchw(x, weight, bias, mean=None, var=None, eps=1e-5):
 
 
 def layer_norm(x, weight=1.0, bias=0.0, eps=1e-5):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(
-        x.var(-1, keepdims=True) + eps
-    ) * weight + bias
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias
 
 
 def rnn_step(x, h, w_ih, w_hh, b_ih=0.0, b_hh=0.0, act=np.tanh):
@@ -126,6 +135,47 @@ def lstm_step(x, h, c, w_ih, w_hh, b_ih=0.0, b_hh=0.0):
     i, f, g, o = np.split(x @ w_ih + b_ih + h @ w_hh + b_hh, 4, axis=1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
+
+
+def dropped(x, p):
+    """Dropout in training: one draw per element, kept where it is at most 1 - p."""
+    return x * (np.random.rand(*x.shape) <= 1 - p) / (1 - p) if p else x
+
+
+def attention(q, k, v, causal=False, dropout=0.0):
+    scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    if causal:
+        later = np.arange(k.shape[2])[None, :] > np.arange(q.shape[2])[:, None]
+        scores = np.where(later, -np.inf, scores)
+    probs = dropped(softmax(scores), dropout)
+    return probs @ v, probs
+
+
+def attention_layer(q, k, v, heads, weights, causal=True, dropout=0.0, norms=None):
+    """Norms: (weight, bias) of q, k and v; weights: of the four projections."""
+    split = []
+    for x, weight, norm in zip((q, k, v), weights, norms or [(1.0, 0.0)] * 3, strict=False):
+        y = layer_norm(x, *norm) @ weight
+        split.append(y.reshape(*y.shape[:2], heads, -1).transpose(0, 2, 1, 3))
+    y, _ = attention(*split, causal, dropout)
+    y = y.transpose(0, 2, 1, 3)
+    return y.reshape(*y.shape[:2], -1) @ weights[3]
+
+
+def transformer_layer(x, heads, weights, causal=True, dropout=0.0):
+    """Weights: four projections, Linear1's weight and bias, Linear2's; norms as they begin."""
+    w1, b1, w2, b2 = weights[4:]
+    x = x + dropped(attention_layer(x, x, x, heads, weights[:4], causal, dropout), dropout)
+    hidden = dropped(np.maximum(layer_norm(x) @ w1 + b1, 0), dropout)
+    return x + dropped(hidden @ w2 + b2, dropout)
+
+
+def transformer(x, heads, table, layers, causal=True, dropout=0.0):
+    """x (B,T,D)."""
+    x = x + table[: x.shape[1]]
+    for weights in layers:
+        x = transformer_layer(x, heads, weights, causal, dropout)
+    return x
 
 
 # -- checks ------------------------------------------------------------------------------------
@@ -174,7 +224,10 @@ def assert_like(function, reference, *inputs, device=None, **tolerance):
 
 
 def assert_module_like(module, parameters, reference, *inputs, device=None, **tolerance):
-    """As `assert_like`, of a module and of the parameters named too: reference(*inputs, *values)."""
+    """As `assert_like`, of a module and its parameters of these names, or (owner, name).
+
+    The reference takes the inputs and then the parameters' values.
+    """
     owners = [(module, name) if isinstance(name, str) else name for name in parameters]
     values = [getattr(owner, name).numpy() for owner, name in owners]
 
@@ -184,3 +237,12 @@ def assert_module_like(module, parameters, reference, *inputs, device=None, **to
         return module(*tensors[: len(inputs)])
 
     assert_like(function, reference, *inputs, *values, device=device, **tolerance)
+
+
+def weights_of(model):
+    return [p.numpy().astype("float64") for p in model.parameters()]
+
+
+def assert_pair(found, expected):
+    assert len(found) == 2 and np.array(found).shape == (2,)
+    np.testing.assert_allclose(np.array(found, dtype="float64"), expected, rtol=1e-5)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from apps.models import ResNet9
 from contract.course_references import (
     arrays,
     assert_like,
@@ -23,10 +21,6 @@ from contract.course_references import (
 import needle as ndl
 from needle import nn
 from needle.autograd import Tensor
-
-sys.path.append(str(Path(__file__).resolve().parent.parent.parent / "apps"))
-
-from models import ResNet9  # noqa: E402
 
 SEED = 11
 CONV = {"rtol": 1e-4, "atol": 1e-4}

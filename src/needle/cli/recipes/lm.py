@@ -123,9 +123,9 @@ def prepare(options: LmOptions) -> LmTask:
 def _corpus(options: LmOptions) -> Corpus:
     """A folder as it is; a file of text divided into the same three parts."""
     if Path(options.data).is_dir():
-        return Corpus(options.data)
+        return Corpus(options.data, validate=True)
     with TemporaryDirectory() as folder:
-        return Corpus(write_ptb_folder(options.data, folder, options.vocabulary))
+        return Corpus(write_ptb_folder(options.data, folder, options.vocabulary), validate=True)
 
 
 def _model(words: int, about: Mapping[str, Any]) -> LanguageModel:

@@ -82,23 +82,30 @@ class Dictionary:
 class Corpus:
     """The ids of the texts in a folder, as the Penn Treebank comes.
 
-    base_dir    the folder with `train.txt`, `test.txt` and, if there is one, `valid.txt`
-    max_lines   read only so many lines of each file
+    base_dir   the folder with `train.txt`, `test.txt` and perhaps `valid.txt`
+    max_lines  read only so many lines of each file
+    validate   whether to read `valid.txt` as well, if there is one
 
     train, test  lists of ids
-    valid        the same of `valid.txt`; None without
-    dictionary   of all files: words get their ids in order of `train`, then `test`, then `valid`
+    valid        the same of `valid.txt`, or None
+    dictionary   of all files read: words get their ids in order of `train`, `test`, then `valid`
 
     Raises FileNotFoundError, and FileFormatError for what is no text in UTF-8, or none at all.
     """
 
-    def __init__(self, base_dir: str | PathLike[str], max_lines: int | None = None) -> None:
+    def __init__(
+        self,
+        base_dir: str | PathLike[str],
+        max_lines: int | None = None,
+        *,
+        validate: bool = False,
+    ) -> None:
         folder = Path(base_dir)
         self.dictionary = Dictionary()
         self.train = self.tokenize(folder / "train.txt", max_lines)
         self.test = self.tokenize(folder / "test.txt", max_lines)
         self.valid: list[int] | None = None
-        if (folder / "valid.txt").exists():
+        if validate and (folder / "valid.txt").exists():
             self.valid = self.tokenize(folder / "valid.txt", max_lines)
 
     def tokenize(self, path: str | PathLike[str], max_lines: int | None = None) -> list[int]:
