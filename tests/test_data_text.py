@@ -128,7 +128,7 @@ def test_what_is_no_text_is_refused_in_one_line(tmp_path, monkeypatch, content, 
 def test_a_corpus_with_a_file_that_is_no_text_is_refused(tmp_path, content, message, name):
     write(write_ptb(tmp_path), content, name)
     with pytest.raises(FileFormatError, match="Corpus: " + message.replace("input", name[:-4])):
-        Corpus(tmp_path)
+        Corpus(tmp_path, validate=True)
 
 
 def test_missing_files_and_folders_in_their_place_are_named(tmp_path):
