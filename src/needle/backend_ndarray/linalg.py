@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from needle.backend_ndarray import promotion, reductions
+from needle.backend_ndarray.device import Run
 from needle.backend_ndarray.elementwise import as_number, as_operand, one_device
 from needle.backend_ndarray.layout import Layout, compact_strides, require_extents
 from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
@@ -24,6 +25,7 @@ _LETTERS = frozenset(ascii_letters)
 _FEW = 32  # up to so many m or n, vectors along the batch are better than tiles of m and n
 
 _products = Plans()
+_pairs = Plans()  # of einsums of two arrays that are one product: by subscripts and layouts
 
 
 def matmul(a: NDArray, b: NDArray) -> NDArray:
@@ -82,6 +84,18 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
     Two arrays at a time, from the left: a letter that one array alone has, and the output has not,
     is summed before; what neither the output nor a later array has, with the product.
     """
+    if len(arrays) == 2:
+        a, b = arrays
+        try:
+            plan = _pairs.get((subscripts, a._layout, b._layout))
+        except (AttributeError, TypeError):
+            plan = None
+        if plan is not None:
+            return new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
+    return _einsum(subscripts, arrays)
+
+
+def _einsum(subscripts: str, arrays: tuple[NDArray, ...]) -> NDArray:
     require_array("einsum", *arrays)
     terms, output = _parsed(subscripts, arrays)
     _require_extents(subscripts, terms, arrays)
@@ -92,10 +106,21 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
         x = x.astype(dtype, copy=False)
     for other, y, needed in zip(terms[1:], arrays[1:], later[1:], strict=True):
         other, y = _summed(*_diagonal(other, y), term + needed, dtype)
-        term, x = _contract(term, x, other, y, needed, output)
+        a, b = x, y
+        term, x, run = _contract(term, x, other, y, needed, output)
     x = x.permute([term.index(letter) for letter in output])
+    if len(arrays) == 2 and _are_views(arrays, (a, b)):  # the whole einsum is one product
+        _pairs.keep((subscripts, *[array._layout for array in arrays]), Plan(x._layout, run))
     is_view = len(arrays) == 1 and len(term) == len(set(terms[0]))
     return x.astype(dtype) if is_view or x.dtype != dtype else x
+
+
+def _are_views(arrays: Sequence[NDArray], operands: Sequence[NDArray]) -> bool:
+    """Whether the operands lie where the arrays do, and nothing was computed in between."""
+    return all(
+        x._memory is y._memory and x._offset == y._offset
+        for x, y in zip(arrays, operands, strict=True)
+    )
 
 
 def _product_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
@@ -108,16 +133,19 @@ def _parsed(subscripts: str, arrays: Sequence[NDArray]) -> tuple[list[str], str]
         raise DTypeError(f"einsum: expected subscripts, got {describe(subscripts)}.")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     terms, letters = inputs.split(","), inputs.replace(",", "")
-    got = f"got {subscripts!r} for {describe(*arrays) or 'no arrays'}."
+
+    def got() -> str:
+        return f"got {subscripts!r} for {describe(*arrays) or 'no arrays'}."
+
     if not _LETTERS.issuperset(letters + output):
         hint = " Name every axis that '...' stands for." if "..." in subscripts else ""
-        raise OptionError(f"einsum: expected letters, commas and one '->', {got}{hint}")
+        raise OptionError(f"einsum: expected letters, commas and one '->', {got()}{hint}")
     if [len(term) for term in terms] != [x.ndim for x in arrays]:
-        raise ShapeError(f"einsum: expected a term for each array, a letter for each axis, {got}")
+        raise ShapeError(f"einsum: expected a term for each array, a letter for each axis, {got()}")
     if not arrow:
         output = "".join(sorted(c for c in letters if letters.count(c) == 1))
     if len(set(output)) != len(output) or not set(output) <= set(letters):
-        raise ShapeError(f"einsum: expected an output of letters of the inputs, each once, {got}")
+        raise ShapeError(f"einsum: expected an output of letters of the inputs, each once, {got()}")
     return terms, output
 
 
@@ -159,8 +187,8 @@ def _summed(term: str, x: NDArray, needed: str, dtype: np.dtype[Any]) -> tuple[s
 
 def _contract(
     term: str, x: NDArray, other: str, y: NDArray, needed: str, output: str
-) -> tuple[str, NDArray]:
-    """The product of two arrays, summed over what is not needed any more."""
+) -> tuple[str, NDArray, Run]:
+    """The product of two arrays, summed over what is not needed any more, and what computes it."""
     shared = [c for c in term if c in other]
     # a letter whose extent is 1 on one side only is repeated there
     pairs = {c: (x.shape[term.index(c)], y.shape[other.index(c)]) for c in shared}
@@ -179,7 +207,7 @@ def _contract(
     key = (a._layout, b._layout, groups, order)
     plan = _products.find(key, lambda: _contract_plan(a, b, groups, order))
     result = new_array(plan.layout, plan.run(a._memory, a._offset, b._memory, b._offset))
-    return "".join(made), result
+    return "".join(made), result, plan.run
 
 
 def _contract_plan(
