@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "write_atomically"]
+__all__ = ["naming", "replacing", "write_atomically"]
 
 
 @contextmanager
@@ -25,14 +25,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     # a name has 255 bytes at most, and a character up to 4
     temporary = target.with_name(f".{target.name[:50]}.{os.urandom(4).hex()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            temporary.chmod(target.stat().st_mode)
-        os.replace(temporary, target)  # noqa: PTH105  the atomic call, by its own name
+        with naming(target):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if target.exists():
+                temporary.chmod(target.stat().st_mode)
+            os.replace(temporary, target)  # noqa: PTH105  the atomic call, by its own name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[Path]:
+    """`path`; errors of the system inside the block, such as a full disk, are said to be of it."""
+    try:
+        yield path
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

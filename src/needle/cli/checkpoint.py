@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from needle.autograd import Tensor
 from needle.backend_selection import BACKEND
@@ -15,7 +15,7 @@ from needle.data import random_stream
 from needle.errors import FileFormatError, OptionError
 from needle.serialization import load, load_metadata, save
 
-__all__ = ["CHECKPOINT", "Plan", "read_plan", "restore", "write"]
+__all__ = ["CHECKPOINT", "Plan", "Restored", "read_plan", "restore", "write"]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -68,7 +68,14 @@ def read_plan(run: str) -> Plan:
         ) from error
 
 
-def restore(run: str, task: Task) -> Progress:
+class Restored(NamedTuple):
+    """How far a run has come, and the learning rate that its schedule had reached there."""
+
+    progress: Progress
+    lr: float
+
+
+def restore(run: str, task: Task) -> Restored:
     """Bring the parts of a task, and NumPy's global stream, to where the checkpoint was written.
 
     Raises OptionError where mode or data are others than they were, and StateDictError.
@@ -84,10 +91,11 @@ def restore(run: str, task: Task) -> Progress:
     state = load(Path(run) / CHECKPOINT)
     for name, part in _parts(task).items():
         part.load_state_dict(_under(name, state))
+    lr = float(state["optimizer.lr.0"].item())
     drawn_from = {name: value.numpy() for name, value in _under("random", state).items()}
     random_stream.check_state(drawn_from)
     random_stream.set_global_state(drawn_from)
-    return Progress(**plan.progress)
+    return Restored(Progress(**plan.progress), lr)
 
 
 def _parts(task: Task) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class Fit:
     task           what is trained on what
     progress       where to begin; kept up to date
     interrupt      stop after the step at hand when it is requested
-    on_round       called with the record of each round, and of one that was broken off
     on_checkpoint  called where going on later would have to begin; with whether a round is over
+    on_round       called with the record of each round, and of one that was broken off, after that
     save_every     call it also after so many steps
     show_progress  a progress bar per round, on stderr
     """
@@ -69,6 +69,7 @@ class Fit:
         self.task, self.progress, self.interrupt = task, progress, interrupt
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.save_every, self.show_progress = save_every, show_progress
+        self.is_evaluated = False  # whether the weights are those of the last evaluation
         self._finite: dict[str, Tensor] = {}
 
     def run(self) -> None:
@@ -83,15 +84,15 @@ class Fit:
         if not complete:
             self.on_checkpoint(False)
         measured = task.evaluate()
+        self.is_evaluated = True
         for value in measured.values():
             self._require_finite(value, task.place_of_evaluation(progress))
         record = task.record(progress, measured, complete)
         progress.history.append(record)
         if complete:
             progress.begin_round()
-        self.on_round(record)
-        if complete:
             self.on_checkpoint(True)
+        self.on_round(record)
 
     def _steps(self) -> None:
         """The steps of the round that are still to be done, or those until Ctrl-C."""
@@ -139,6 +140,7 @@ class Fit:
         if task.clip is not None:
             optimizer.clip_grad_norm(task.clip)
         optimizer.step()
+        self.is_evaluated = False
         if task.schedule is not None:
             task.schedule.step()
         self.progress.add(value, items, right)
@@ -148,6 +150,7 @@ class Fit:
             return
         if self._finite:
             self.task.model.load_state_dict(self._finite)
+            self.is_evaluated = False
         raise NonFiniteError(
             f"loss: expected a finite number, got {loss} {when}. "
             f"Lower --lr (it is {self.task.optimizer.lr:g})."

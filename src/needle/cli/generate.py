@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,16 +37,15 @@ def generate(options: GenerateOptions) -> None:
     )
     if options.stop is not None:
         pieces = _until(options.stop, pieces)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
-        sys.stdout.reconfigure(errors="replace")
     shown = "" if options.prompt is None else prompt
     try:
         for piece in pieces:
             print(shown + piece, end="", flush=True)
             shown = ""
-        print()
-    except BrokenPipeError:  # whoever reads has enough; at exit Python flushes once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print()  # so that what is said of it has a line of its own
+        raise
+    print()
 
 
 def _until(stop: str, pieces: Iterator[str]) -> Iterator[str]:

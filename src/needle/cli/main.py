@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from needle.cli.options import parse
+from needle.cli.printing import prepare_stdout, stop_printing
 from needle.errors import NeedleError, NonFiniteError
 
 __all__ = ["main"]
@@ -22,8 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     job = words[0] if words else ""
+    prepare_stdout()
     try:
         return _run(*parse(words))
+    except BrokenPipeError:  # whoever reads has enough
+        stop_printing()
+        return DONE
     except KeyboardInterrupt:
         return _fail(job, "interrupted.", INTERRUPTED)
     except NonFiniteError as error:
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(job: str, options: Any) -> int:
     """Each job is imported when it is asked for: `needle info` needs no training loop."""
     outcome = getattr(import_module(f"needle.cli.{job}"), job)(options)
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return INTERRUPTED if getattr(outcome, "interrupted", False) else DONE
 
 

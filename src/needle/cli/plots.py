@@ -15,6 +15,7 @@ from needle.files import replacing
 __all__ = ["confusion_matrix", "learning_curves", "text_curves"]
 
 _TRAIN_COLOUR, _TEST_COLOUR, _GRID = "#2f6db5", "#c2621b", "#dddddd"
+_HIGHEST = 100.0  # loss in nats whose perplexity is drawn; what is higher is beyond comparison
 _MOST_LABELLED = 20  # classes; of more, the counts and most of the names would not be readable
 
 
@@ -46,12 +47,11 @@ def text_curves(history: Sequence[Record], unit: str, path: Path) -> None:
     when = [record[unit] for record in history]
     train, valid = ([record[name] for record in history] for name in ("loss", "valid_loss"))
     _curves(left, when, (train, valid), unit, "validation")
-    _curves(right, when, (list(np.exp(train)), list(np.exp(valid))), unit, "validation")
+    perplexities = [list(np.exp(np.minimum(losses, _HIGHEST))) for losses in (train, valid)]
+    _curves(right, when, (perplexities[0], perplexities[1]), unit, "validation")
     left.set(title="Loss", ylabel="mean cross-entropy per token (nats)")
     right.set(title="Perplexity", ylabel="exp(loss): as hard as a choice among so many")
-    right.set_yscale("log")
-    for set_formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
-        set_formatter("{x:g}")  # not 5 × 10⁰
+    _log_scale(right)
     _save(figure, path)
 
 
@@ -96,13 +96,14 @@ def _figure(width: float, height: float) -> Any:
             'Hint: pip install "needle-dl[demo]".'
         ) from error
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     FigureCanvasAgg(figure)
     return figure
 
 
 def _save(figure: Any, path: Path) -> None:
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15)
 
 
 def _curves(
@@ -125,6 +126,26 @@ def _curves(
     axes.grid(color=_GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def _log_scale(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers: all of 2, 5, 10, ... only where they have room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    lowest, highest = axes.get_ylim()  # of a linear axis: 0 to 1 if nothing is drawn
+    if lowest > 0 or axes.lines[0].get_xdata().size:
+        axes.set_yscale("log")
+        lowest, highest = axes.get_ylim()
+        decades = np.log10(highest / lowest)
+        steps = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.7 else range(1, 10)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=9))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def compact(value: float) -> str:
+    """A number from 0 on as one reads it: 3.14, 1,250, 2.5e+08."""
+    return f"{value:,.4g}" if value >= 1e6 else f"{value:,.6g}"
 
 
 def _best(history: Sequence[Record]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from needle import nn
 from needle.cli.checkpoint import CHECKPOINT
 from needle.errors import FileFormatError, OptionError
-from needle.files import write_atomically
+from needle.files import naming, write_atomically
 from needle.serialization import load, load_metadata, save
 
 __all__ = ["RunFolder", "load_run"]
@@ -42,9 +42,17 @@ class RunFolder:
                 f"--out: expected a new or an empty folder, got {out}, which holds files. "
                 "Add --overwrite to write into it."
             )
+        folder = cls(path)
         for name in _OURS:
             (path / name).unlink(missing_ok=True)
-        return cls(path)
+        folder.remove_leftovers()
+        return folder
+
+    def remove_leftovers(self) -> None:
+        """Delete the beginnings of files that were being written when a run was killed."""
+        for name in _OURS:
+            for path in self.path.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """All that is needed to understand the run, and to do it again."""
@@ -53,7 +61,7 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """One line about one round, on disk when this returns."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        with naming(self.path / METRICS) as path, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:

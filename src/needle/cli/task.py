@@ -181,4 +181,4 @@ class Task(ABC):
 
     @abstractmethod
     def finish(self, folder: Path, history: list[Record]) -> None:
-        """Draw the pictures. Raises MissingDependencyError if they cannot be."""
+        """Draw the pictures, of what `evaluate` found last. Raises MissingDependencyError."""

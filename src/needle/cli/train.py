@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from needle.cli import checkpoint
 from needle.cli.fit import Fit, Interrupt, interrupt_after_step
 from needle.cli.info import versions
+from needle.cli.printing import say
 from needle.cli.recipes import recipe
 from needle.cli.run_folder import RunFolder
 from needle.cli.settings import TrainJob, kept_options
@@ -36,23 +38,27 @@ def train(job: TrainJob) -> Outcome:
     """
     task = recipe(job.recipe).prepare(job.options)
     run = _resumed(job, task) if job.resume else _begun(job, task)
-    run.say(task.header())
     # the losses are looked at, so NumPy need not warn of overflow as well
     with interrupt_after_step() as interrupt, np.errstate(all="ignore"):
+        fit = run.fit(interrupt)
         try:
-            run.fit(interrupt)
+            fit.run()
         except NonFiniteError as error:
-            run.finish()
+            run.save_model()
+            with suppress(Exception):  # whatever drawing meets: the loss is what there is to say
+                run.draw(fit)
             kept = f"The last finite weights are in {run.folder.path}."
             raise NonFiniteError(f"{error} {kept}") from None
-        run.finish()
-    if interrupt.requested:
-        print("Interrupted: what was learnt until then is kept.")
-    print(task.last_line())
-    print(f"run folder: {run.folder.path}")
-    if interrupt.requested:
-        print(f"go on with: needle train --resume {run.folder.path}")
-    return Outcome(interrupt.requested, run.folder.path)
+        run.save_model()
+        run.draw(fit)
+    interrupted = interrupt.requested and not task.is_finished(run.progress)
+    if interrupted:
+        say("Interrupted: what was learnt until then is kept.")
+    say(task.last_line())
+    say(f"run folder: {run.folder.path}")
+    if interrupted:
+        say(f"go on with: needle train --resume {run.folder.path}")
+    return Outcome(interrupted, run.folder.path)
 
 
 def _begun(job: TrainJob, task: Task) -> _Run:
@@ -61,23 +67,40 @@ def _begun(job: TrainJob, task: Task) -> _Run:
     folder = RunFolder.create(options.out, options.overwrite, *task.names())
     run = _Run(job, task, folder, Progress())
     folder.write_config(run.config())
+    run.say(task.header())
     return run
 
 
 def _resumed(job: TrainJob, task: Task) -> _Run:
     """A run that goes on from its last checkpoint; what came after that is forgotten."""
     assert job.resume is not None
-    progress = checkpoint.restore(job.resume, task)
-    if task.is_finished(progress):
-        count = progress.steps if task.unit == "step" else progress.rounds
-        raise OptionError(
-            f"--resume: expected a run that is not finished, got {job.resume}, whose {count:,} "
-            f"{task.unit}s are done. Say --{task.unit}s with more to go on."
-        )
+    progress, lr = checkpoint.restore(job.resume, task)
+    _require_no_less(job, task, progress)
     run = _Run(job, task, RunFolder(Path(job.resume)), progress)
+    run.folder.remove_leftovers()
     run.folder.write_config(run.config())
     run.folder.write_metrics(progress.history)
+    run.say(task.header())
+    if task.is_finished(progress):
+        run.say(
+            f"all {task.unit}s are done: weights and pictures are written once more. Say "
+            f"--{task.unit}s with more to go on."
+        )
+    elif not math.isclose(lr, task.optimizer.lr):
+        run.say(
+            f"the learning rate, {lr:.3g} until here, goes on from {task.optimizer.lr:.3g}, as "
+            f"the schedule is that of the longer run"
+        )
     return run
+
+
+def _require_no_less(job: TrainJob, task: Task, progress: Progress) -> None:
+    done = progress.steps if task.unit == "step" else progress.rounds
+    wanted = getattr(job.options, f"{task.unit}s")
+    if wanted < done:
+        raise OptionError(
+            f"--{task.unit}s: expected {done:,} or more, which {job.resume} has done, got {wanted}."
+        )
 
 
 class _Run:
@@ -86,10 +109,10 @@ class _Run:
     def __init__(self, job: TrainJob, task: Task, folder: RunFolder, progress: Progress) -> None:
         self.job, self.task, self.folder, self.progress = job, task, folder, progress
 
-    def fit(self, interrupt: Interrupt) -> None:
-        """Train to the end, or to Ctrl-C."""
+    def fit(self, interrupt: Interrupt) -> Fit:
+        """What trains to the end, or to Ctrl-C."""
         options = self.job.options
-        Fit(
+        return Fit(
             self.task,
             self.progress,
             interrupt,
@@ -97,20 +120,26 @@ class _Run:
             self._on_checkpoint,
             options.save_every,
             show_progress=not options.quiet,
-        ).run()
+        )
 
-    def finish(self) -> None:
-        """Write the weights and the pictures."""
-        self._save_model()
+    def draw(self, fit: Fit) -> None:
+        """Draw the pictures, of the weights as they are now."""
+        if not fit.is_evaluated:
+            self.task.evaluate()
         try:
             self.task.finish(self.folder.path, self.progress.history)
         except MissingDependencyError as error:
-            print(error)
+            say(str(error))
+
+    def save_model(self) -> None:
+        """Write the weights, and what it takes to use them."""
+        task = self.task
+        self.folder.save_model(task.model, self.job.recipe, task.about_model(), task.about_data())
 
     def config(self) -> dict[str, Any]:
         """All that is needed to understand the run, and to do it again."""
         task = self.task
-        options = asdict(self.job.options)
+        options = kept_options(self.job.options)
         options.pop("usual_batch_size", None)
         return {
             "recipe": self.job.recipe,
@@ -123,12 +152,12 @@ class _Run:
     def say(self, text: str) -> None:
         """Print, unless quiet was asked for."""
         if not self.job.options.quiet:
-            print(text, flush=True)
+            say(text)
 
     def _on_round(self, record: Record) -> None:
         self.folder.append_metrics(record)
         self.folder.write_samples(self.progress.history)
-        self._save_model()
+        self.save_model()
         self.say(self.task.line(record))
 
     def _on_checkpoint(self, between_rounds: bool) -> None:
@@ -137,7 +166,3 @@ class _Run:
             return
         kept = kept_options(self.job.options)
         checkpoint.write(path, self.job.recipe, kept, self.task, self.progress)
-
-    def _save_model(self) -> None:
-        task = self.task
-        self.folder.save_model(task.model, self.job.recipe, task.about_model(), task.about_data())

@@ -17,7 +17,7 @@ from needle.autograd import Tensor
 from needle.errors import OptionError, ShapeError, describe
 from needle.nn.checks import require_positive, require_tensors
 from needle.nn.module import Module, Parameter
-from needle.ops.convolution import _whole_numbers
+from needle.ops.spatial import whole_numbers
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
@@ -140,7 +140,7 @@ class _Convolution(Module):
         self.groups = groups
 
     def _numbers(self, option: str, given: Any, least: int) -> tuple[int, ...]:
-        return tuple(_whole_numbers(type(self).__name__, option, given, self.spatial, least))
+        return tuple(whole_numbers(type(self).__name__, option, given, self.spatial, least))
 
     def _draw(self, rows: int, columns: int, bias: bool, device: Any, dtype: Any) -> None:
         """Weight (*K, rows, columns) and bias (out_channels,)."""

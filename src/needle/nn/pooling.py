@@ -14,7 +14,7 @@ from needle.errors import OptionError, ShapeError, describe
 from needle.nn.checks import require_positive, require_tensors
 from needle.nn.convolution import _channels_first, _channels_last, _require_pictures
 from needle.nn.module import Module
-from needle.ops.convolution import _whole_numbers
+from needle.ops.spatial import whole_numbers
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -49,7 +49,7 @@ class _Pool(Module):
                 )
 
     def _numbers(self, option: str, given: Any, least: int) -> tuple[int, ...]:
-        return tuple(_whole_numbers(type(self).__name__, option, given, self.spatial, least))
+        return tuple(whole_numbers(type(self).__name__, option, given, self.spatial, least))
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The operator on pictures with channels last."""
@@ -165,7 +165,7 @@ class _AdaptivePool(Module):
         several = isinstance(output_size, (tuple, list))
         self.output_size = tuple(output_size) if several else (output_size,) * self.spatial
         sizes = [1 if size is None else size for size in self.output_size]
-        _whole_numbers(type(self).__name__, "output_size", sizes, self.spatial, 1)
+        whole_numbers(type(self).__name__, "output_size", sizes, self.spatial, 1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The operator on pictures with channels last."""

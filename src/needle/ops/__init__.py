@@ -9,7 +9,8 @@
     shapes           reshape, transpose, broadcast, concatenate, pad
     indexing         x[i], take, gather, and their scattering gradients
     linalg           matmul, einsum, triangles
-    convolution      conv, its transpose, zeros between elements
+    convolution      conv, its transpose and what a kernel sees
+    dilation         zeros between elements
     lookup           rows of a table by number
     attention        softmax over what may be looked at, and the mean of its values
     pooling          maxima and means of the windows of pictures
@@ -17,6 +18,7 @@
     recurrence       recurrent cells over all steps
     ops_tuple        TensorTuple: make, take apart, stack, split
     broadcasting     axes and un-broadcasting, shared by the gradients
+    spatial          options per spatial axis, shared by convolutions and pooling
 
 Adding an operator: write its class in the room it belongs to, its function below, a row in
 `tests/opspecs.py`. The names below are held complete by a test.
@@ -96,13 +98,10 @@ from needle.ops.convolution import (
     Conv,
     ConvTranspose,
     ConvWeight,
-    Dilate,
-    UnDilate,
     conv,
     conv_transpose,
-    dilate,
-    undilate,
 )
+from needle.ops.dilation import Dilate, UnDilate, dilate, undilate
 from needle.ops.elementwise import (
     Abs,
     Cast,

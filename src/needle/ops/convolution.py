@@ -12,26 +12,23 @@ and f of the result; s, d, p are stride, dilation and padding. `Conv` is its der
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.errors import OptionError, ShapeError, describe
+from needle.ops.spatial import pairs_of_widths, whole_numbers
 
 __all__ = [
     "Conv",
     "ConvTranspose",
     "ConvWeight",
-    "Dilate",
-    "UnDilate",
     "conv",
     "conv_transpose",
-    "dilate",
-    "undilate",
 ]
 
 
@@ -45,12 +42,12 @@ class _Convolution(TensorOp):
 
     def _per_axis(self, ndim: int) -> tuple[list[int], list[tuple[int, int]], list[int]]:
         """Strides, paddings before and behind, dilations."""
-        strides = _whole_numbers(self.name, "stride", self.stride, ndim, 1)
-        dilations = _whole_numbers(self.name, "dilation", self.dilation, ndim, 1)
-        return strides, _pairs(self.name, self.padding, ndim), dilations
+        strides = whole_numbers(self.name, "stride", self.stride, ndim, 1)
+        dilations = whole_numbers(self.name, "dilation", self.dilation, ndim, 1)
+        return strides, pairs_of_widths(self.name, self.padding, ndim), dilations
 
     def _require_groups(self, *channels: int) -> int:
-        groups = _whole_numbers(self.name, "groups", self.groups, 1, 1)[0]
+        groups = whole_numbers(self.name, "groups", self.groups, 1, 1)[0]
         if any(count % groups for count in channels):
             raise ShapeError(
                 f"{self.name}: expected channels that {groups} groups divide, got "
@@ -88,9 +85,11 @@ class Conv(_Convolution):
                 f"{groups} groups, got {describe(x, w)}."
             )
         _require_fit(self.name, x.shape[1:-1], kernel, pads, dilations)
+        taps, pads = _seen(x.shape[1:-1], kernel, strides, pads, dilations)
+        w = primitives.index(w, taps)
         view = primitives.windows(
             _grouped(_padded(x, pads), groups),
-            range(1, x.ndim - 1), kernel, strides, dilations,
+            range(1, x.ndim - 1), w.shape[:-2], strides, dilations,
         )  # fmt: skip
         out, k = _letters(len(kernel))
         y = primitives.einsum(f"{out}gc{k},{k}cgf->{out}gf", view, _grouped(w, groups))
@@ -132,10 +131,12 @@ class ConvTranspose(_Convolution):
                 f"{self.name}: expected y [N, *out, {w.shape[-1]}] for w, got {describe(y, w)}."
             )
         _require_fit(self.name, self.size, kernel, pads, dilations)
+        taps, pads = _seen(self.size, kernel, strides, pads, dilations)
+        w = primitives.index(w, taps)
         spans = [
             [span for span in _spans(*numbers) if span.taps]
             for numbers in zip(
-                self.size, y.shape[1:-1], kernel, strides, pads, dilations, strict=True
+                self.size, y.shape[1:-1], w.shape[:-2], strides, pads, dilations, strict=True
             )
         ]
         y, w = _grouped(y, groups), _grouped(w, groups)
@@ -229,13 +230,17 @@ class ConvWeight(_Convolution):
         strides, pads, dilations = self._per_axis(x.ndim - 2)
         groups = self._require_groups(x.shape[-1], y.shape[-1])
         _require_fit(self.name, x.shape[1:-1], self.kernel, pads, dilations)
+        taps, pads = _seen(x.shape[1:-1], self.kernel, strides, pads, dilations)
+        seen = [len(range(k)[tap]) for k, tap in zip(self.kernel, taps, strict=True)]
         view = primitives.windows(
-            _grouped(_padded(x, pads), groups),
-            range(1, x.ndim - 1), self.kernel, strides, dilations,
-        )  # fmt: skip
-        out, k = _letters(len(self.kernel))
+            _grouped(_padded(x, pads), groups), range(1, x.ndim - 1), seen, strides, dilations
+        )
+        out, k = _letters(len(seen))
         w = primitives.einsum(f"{out}gc{k},{out}gf->{k}cgf", view, _grouped(y, groups))
-        return array_api.reshape(w, (*w.shape[:-2], y.shape[-1]))
+        w = array_api.reshape(w, (*w.shape[:-2], y.shape[-1]))
+        if tuple(seen) == self.kernel:
+            return w
+        return primitives.put((*self.kernel, *w.shape[-2:]), taps, w)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, y = node.inputs
@@ -272,6 +277,43 @@ def _padded(x: Array, pads: Sequence[tuple[int, int]]) -> Array:
     return array_api.pad(x, [*widths, *[(0, 0)] * (x.ndim - len(widths))])
 
 
+def _seen(
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilations: Sequence[int],
+) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """The part of the kernel that any window lays on the picture, and the padding it needs.
+
+    On small pictures the rest meets nothing but padding: of 3x3 places on a picture of one, eight.
+    """
+    found = [
+        _seen_along(*numbers)
+        for numbers in zip(spatial, kernel, strides, pads, dilations, strict=True)
+    ]
+    return tuple([taps for taps, _ in found]), [pad for _, pad in found]
+
+
+@lru_cache(maxsize=4096)
+def _seen_along(
+    n: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int
+) -> tuple[slice, tuple[int, int]]:
+    """The same along one axis."""
+    before, behind = pad
+    last = (n + before + behind - dilation * (kernel - 1) - 1) // stride
+    seen = []
+    for k in range(kernel):
+        place = dilation * k - before  # in the first window, then in the first that reaches x
+        place += stride * max(0, -(place // stride))
+        if place < n and place <= dilation * k - before + stride * last:
+            seen.append(k)
+    if not seen:
+        return slice(0, kernel), pad
+    first, end = seen[0], seen[-1] + 1
+    return slice(first, end), (before - dilation * first, behind - dilation * (kernel - end))
+
+
 def _require_kernel(op: TensorOp, x: Array, w: Array) -> tuple[int, ...]:
     """The spatial shape of the kernel."""
     if x.ndim != w.ndim or x.ndim < 3:
@@ -294,32 +336,6 @@ def _require_fit(
                 f"kernel {tuple(kernel)} with dilation {tuple(dilations)} for "
                 f"{tuple(spatial)} padded by {tuple(pads)}."
             )
-
-
-def _whole_numbers(name: str, option: str, given: Any, count: int, least: int) -> list[int]:
-    """An option as `count` ints of at least `least`; one int stands for all."""
-    try:
-        numbers = [operator.index(given)] * count
-    except TypeError:
-        try:
-            numbers = [operator.index(number) for number in given]
-        except TypeError:
-            numbers = []
-    if len(numbers) != count or any(number < least for number in numbers):
-        raise OptionError(
-            f"{name}: expected {option} of {least} or more, an int or {count} of them, "
-            f"got {given!r}."
-        )
-    return numbers
-
-
-def _pairs(name: str, padding: Any, count: int) -> list[tuple[int, int]]:
-    """Padding as a pair (before, behind) per axis."""
-    rows = padding if isinstance(padding, (list, tuple)) else []
-    if len(rows) == count and all(isinstance(row, (list, tuple)) for row in rows):
-        pairs = [_whole_numbers(name, "padding", row, 2, 0) for row in rows]
-        return [(before, behind) for before, behind in pairs]
-    return [(width, width) for width in _whole_numbers(name, "padding", padding, count, 0)]
 
 
 # -- functions -----------------------------------------------------------------------------------
@@ -360,10 +376,10 @@ def conv_transpose(
             "conv_transpose: expected a [N, *spatial, Cin] and b [*kernel, Cout/groups, Cin], "
             f"got {describe(a, b)}."
         )
-    strides = _whole_numbers("conv_transpose", "stride", stride, ndim, 1)
-    dilations = _whole_numbers("conv_transpose", "dilation", dilation, ndim, 1)
-    extra = _whole_numbers("conv_transpose", "output_padding", output_padding, ndim, 0)
-    pads = _pairs("conv_transpose", padding, ndim)
+    strides = whole_numbers("conv_transpose", "stride", stride, ndim, 1)
+    dilations = whole_numbers("conv_transpose", "dilation", dilation, ndim, 1)
+    extra = whole_numbers("conv_transpose", "output_padding", output_padding, ndim, 0)
+    pads = pairs_of_widths("conv_transpose", padding, ndim)
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise OptionError(
             "conv_transpose: expected output_padding below stride or dilation, got "
@@ -376,59 +392,3 @@ def conv_transpose(
         )
     ]
     return ConvTranspose(size, strides, pads, dilations, groups)(a, b)
-
-
-# -- zeros between elements ----------------------------------------------------------------------
-
-
-class _Dilation(TensorOp):
-    """The axes, and how many zeros stand behind each element."""
-
-    def __init__(self, axes: Any, dilation: int) -> None:
-        numbers = axes if isinstance(axes, (tuple, list)) else (axes,)
-        self.axes = tuple(_whole_numbers(self.name, "axes", numbers, len(numbers), 0))
-        self.dilation = _whole_numbers(self.name, "dilation", dilation, 1, 0)[0]
-
-    def _key(self, ndim: int) -> tuple[slice, ...]:
-        step = slice(None, None, self.dilation + 1)
-        return tuple([step if axis in self.axes else slice(None) for axis in range(ndim)])
-
-
-class Dilate(_Dilation):
-    """y[..., i·(dilation + 1), ...] = x[..., i, ...] along `axes`, 0 elsewhere.
-
-    Every element is followed by `dilation` zeros, the last one too: an axis of n becomes n ·
-    (dilation + 1). Axes that x does not have are ignored. Gradient: dx = undilated dy.
-    """
-
-    def compute(self, x: Array) -> Array:
-        longer = [
-            n * (self.dilation + 1) if axis in self.axes else n for axis, n in enumerate(x.shape)
-        ]
-        return primitives.put(tuple(longer), self._key(x.ndim), x)
-
-    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        return undilate(out_grad, self.axes, self.dilation)
-
-
-def dilate(a: Tensor, axes: Any, dilation: int) -> Tensor:
-    """Every element along `axes` followed by `dilation` zeros."""
-    return Dilate(axes, dilation)(a)
-
-
-class UnDilate(_Dilation):
-    """y[..., i, ...] = x[..., i·(dilation + 1), ...] along `axes`. Gradient: dx = dilated dy."""
-
-    def compute(self, x: Array) -> Array:
-        return primitives.index(x, self._key(x.ndim))
-
-    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        dilated = dilate(out_grad, self.axes, self.dilation)
-        shape = node.inputs[0].shape
-        # an axis whose length no multiple makes: the last element has fewer zeros behind it
-        return dilated if dilated.shape == shape else dilated[tuple([slice(n) for n in shape])]
-
-
-def undilate(a: Tensor, axes: Any, dilation: int) -> Tensor:
-    """Every (dilation + 1)-th element along `axes`, from the first on."""
-    return UnDilate(axes, dilation)(a)

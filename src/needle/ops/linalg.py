@@ -66,7 +66,6 @@ class MatMul(TensorOp):
             None if db is None else unbroadcast(db, b),
         )
 
-
     def _gradient_of_rows(self, out_grad: Tensor, a: Tensor, b: Tensor) -> Any:
         """db sums over all rows of a in one product, instead of one for each matrix of a."""
         da = db = None

@@ -19,10 +19,10 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating, is_integer
 from needle.errors import OptionError, ShapeError, describe
-from needle.ops.convolution import _whole_numbers
 from needle.ops.indexing import ScatterAlong, take, take_along
 from needle.ops.linalg import einsum
 from needle.ops.reductions import argmax
+from needle.ops.spatial import whole_numbers
 
 __all__ = [
     "ArgMaxPool",
@@ -77,7 +77,7 @@ class _Pooling(TensorOp):
         """The windows along each spatial axis of a picture of this shape."""
         spatial = shape[1:-1]
         options = [
-            _whole_numbers(self.name, option, getattr(self, option), len(spatial), least)
+            whole_numbers(self.name, option, getattr(self, option), len(spatial), least)
             for option, least in [("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)]
         ]
         return [self._axis(*numbers) for numbers in zip(spatial, *options, strict=True)]
@@ -323,7 +323,7 @@ def avg_pool(
     """
     options = kernel, stride, padding, ceil_mode
     if divisor_override is not None:
-        (divisor,) = _whole_numbers("avg_pool", "divisor_override", divisor_override, 1, 1)
+        (divisor,) = whole_numbers("avg_pool", "divisor_override", divisor_override, 1, 1)
         return AvgPool(*options, divisor)(a)
     _require_pictures("avg_pool", a)
     axes = AvgPool(*options)._axes(a.shape)
@@ -404,7 +404,7 @@ def _sizes(name: str, a: Any, size: Any) -> list[int]:
     given = [size] * len(spatial) if size is None else size
     if isinstance(given, (list, tuple)) and len(given) == len(spatial):
         given = [n if m is None else m for n, m in zip(spatial, given, strict=True)]
-    return _whole_numbers(name, "size", given, len(spatial), 1)
+    return whole_numbers(name, "size", given, len(spatial), 1)
 
 
 def _bins(n: int, m: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

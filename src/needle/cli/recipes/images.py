@@ -180,7 +180,6 @@ class ImageTask(Task):
 
     def finish(self, folder: Path, history: list[Record]) -> None:
         names = self.examples.about.class_names
-        self.evaluate()
         write_atomically(folder / GRAPH, self._loss_graph())
         plots.learning_curves(history, folder / CURVES)
         plots.confusion_matrix(self.examples.test_y, self._predicted, names, folder / CONFUSION)

@@ -229,7 +229,6 @@ class TextTask(Task):
         return digest.hexdigest()
 
     def finish(self, folder: Path, history: list[Record]) -> None:
-        self.evaluate()
         plots.text_curves(history, self.unit, folder / CURVES)
 
     def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
