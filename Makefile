@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # What is about NDArrays alone says the same in both modes.
 ND_TESTS := tests/compiler tests/runtime tests/ndarray
 
-.PHONY: help train test tiny parity fuzz lint types docs bench check-python clean
+.PHONY: help train test tiny parity fuzz lint types docs bench bench-text check-python clean
 
 help:
 	@echo "make train   train a network on handwritten digits (a few seconds)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint    ruff;  make types: mypy"
 	@echo "make docs    build the site into site/"
 	@echo "make bench   arrays, kernels and training steps against PyTorch and NumPy"
+	@echo "make bench-text TEXT=FILE   a GPT and an LSTM trained as PyTorch trains them: losses"
 	@echo "make clean   remove .venv and what was built"
 
 train: $(VENV)/.has-demo
@@ -52,8 +53,13 @@ bench: $(VENV)/.has-demo $(VENV)/.has-torch
 	$(BIN)/python benchmarks/array_ops.py $(ARGS)
 	$(BIN)/python benchmarks/op_overhead.py $(ARGS)
 	$(BIN)/python benchmarks/eager_training.py $(ARGS)
+	$(BIN)/python benchmarks/eager_networks.py $(ARGS)
 	$(BIN)/python benchmarks/two_layer_step.py $(ARGS)
 	$(BIN)/python benchmarks/first_use.py
+
+bench-text: $(VENV)/.has-demo $(VENV)/.has-torch
+	@test -n "$(TEXT)" || { echo "Say which text: make bench-text TEXT=input.txt"; exit 1; }
+	$(BIN)/python benchmarks/text_training.py $(TEXT) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

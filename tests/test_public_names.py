@@ -37,6 +37,7 @@ INTERNAL = {
         "unbroadcast",
     },
     "needle.ops.reductions": {"Extreme", "Reduction"},
+    "needle.ops.spatial": {"pairs_of_widths", "whole_numbers"},
     "needle.nn.checks": {
         "require_float_dtype", "require_number", "require_positive", "require_tensors",
     },
