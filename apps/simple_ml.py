@@ -184,7 +184,7 @@ def epoch_general_ptb(
 
     data    (n, B), as `ndl.data.batchify` gives
     model   (x (T, B), h or None) -> (logits (T · B, C), h)
-    clip    bound for the norm of all gradients together
+    clip    bound for the norm of all gradients together; None: none. 0 leaves nothing of them
     device  where the chunks go; None: where the model is
     """
     np.random.seed(4)

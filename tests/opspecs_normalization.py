@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from oprows import Row, anywhere, bad, case
+from oprows import Row, anywhere, bad, case, positive
 
 from needle import errors, ops
 
@@ -26,6 +26,11 @@ def normalize(
     if affine:
         y = y * affine[0]
     return np.asarray(y + affine[1] if len(affine) > 1 else y)
+
+
+def standardize(x: Any, mean: Any, var: Any, *affine: Any, axes: Any = ()) -> np.ndarray:
+    weight, bias = (*affine, *(1, 0)[len(affine) :])
+    return np.asarray((x - mean) / np.sqrt(var + 1e-5) * weight + bias)
 
 
 def normalize_gradient(
@@ -63,6 +68,11 @@ def _gradient(g: Any, x: Any, weight: Any = None, axes: Any = (-1,), centre: boo
     return ops.NormalizeGradient(axes, centre=centre)(g, x, *known, *affine)
 
 
+def _standardized(x: Any, mean: Any, var: Any, *affine: Any, axes: Any = ()) -> Any:
+    weight, bias = (*affine, None, None)[:2]
+    return ops.Standardize(axes).with_affine(x, [mean, var], weight, bias)
+
+
 ROWS_NORMALIZATION = [
     Row(ops.Moments, ops.moments, moments,
         [case((2, 3, 4), axes=axes) for axes in (None, 0, -1, (0, 2), [1])]
@@ -86,6 +96,13 @@ ROWS_NORMALIZATION = [
          bad(errors.ShapeError, r"expected at least one element along axes \(1,\)", (2, 0)),
          bad(errors.AxisError, "got 2", (2, 3), axes=2)],
         draws=(anywhere,), integers=False),
+    Row(ops.Standardize, _standardized, standardize,
+        [case((3, 4), (4,), (4,)), case((3, 4), (4,), (4,), (4,), axes=(0,)),
+         case((3, 4), (4,), (4,), (4,), (4,), axes=(0,)),
+         case((2, 3, 4), (3, 1), (3, 1), (3, 1), (3, 1), axes=(0, 2)),
+         case((0, 3), (3,), (3,), (3,), (3,), axes=(0,))],
+        [bad(errors.ShapeError, "expected x, its moments", (2, 4), (3,), (3,))],
+        draws=(anywhere, anywhere, positive, anywhere), integers=False, public=False),
     Row(ops.NormalizeGradient, _gradient, normalize_gradient,
         [case((3, 4), (3, 4)), case((3, 4), (3, 4), (4,)), case((4, 3), (4, 3), (3,), axes=(0,)),
          case((2, 3, 4), (2, 3, 4), (3, 4), axes=(1, 2)),

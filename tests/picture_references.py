@@ -125,9 +125,9 @@ def windows(
     options = _options(spatial, stride, padding, dilation)
     for (n, s, (p, _), d), k in zip(options, _each(kernel, len(spatial)), strict=True):
         span = d * (k - 1) + 1
-        starts = range(-p, n + p - span + 1, s)
-        if ceil_mode and starts[-1] + span < n + p and starts[-1] + s < n:
-            starts = range(-p, starts[-1] + s + 1, s)
+        room = n + 2 * p - span
+        out = 1 + (-(-room // s) if ceil_mode else room // s)
+        starts = [-p + s * i for i in range(out) if not ceil_mode or -p + s * i < n]
         axes.append([start + d * np.arange(k) for start in starts])
     return axes
 

@@ -94,6 +94,36 @@ def test_a_reader_who_has_enough_is_no_fault(runs):
     assert process.wait(timeout=60) == 0
 
 
+def test_unknown_words_are_read_as_unk_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        Path(f"{name}.txt").write_text("the cat sat on a <unk>\n" * 20)
+    keep_it_short(monkeypatch)
+    train(*SMALL["lm"], "--data", ".", "--epochs", "1", "--out", "run", "--quiet")
+    capsys.readouterr()
+    assert main(["generate", "run", "--prompt", "the dog", "--tokens", "3"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("the dog ")
+    assert printed.err == "--prompt: 'dog' not known to the network, read as <unk>.\n"
+
+
+def test_the_file_of_weights_is_as_good_as_its_folder(runs, capsys):
+    options = ["--tokens", "5", "--top-p", "1"]
+    first = generated(capsys, runs / "gpt", *options)
+    assert generated(capsys, runs / "gpt" / "model.safetensors", *options) == first
+
+
+def test_ctrl_c_ends_the_line_first(runs, monkeypatch, capsys):
+    def pieces(*arguments, **options):
+        yield "the"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("needle.cli.generate.write_text", pieces)
+    assert main(["generate", str(runs / "gpt")]) == 130
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("the\n", "needle generate: interrupted.\n")
+
+
 # -- what cannot be asked ------------------------------------------------------------------------
 
 
@@ -135,6 +165,12 @@ def test_a_run_on_images_is_sent_to_predict_and_the_other_way_round(runs, capsys
     assert line == (
         f"needle predict: RUN: expected a network that takes images, got {runs / 'gpt'}, one that "
         "takes text. Ask it with needle generate."
+    )
+
+
+def test_a_second_run_is_one_line(runs, capsys):
+    assert refused(capsys, runs / "gpt", "other") == (
+        "needle generate: expected RUN and options, got 'other' besides."
     )
 
 

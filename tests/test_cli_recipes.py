@@ -151,7 +151,7 @@ def test_a_folder_in_ptb_format_is_read_as_it_is():
     Path("ptb/valid.txt").write_text(" the cat sat on the <unk> \n" * 3)
     assert train(*SMALL["lm"], "--data", "ptb", "--out", "other") == 0
     about = json.loads(Path("other/config.json").read_text())["data"]
-    assert about["examples"] == {"train": 140, "validation": 21}
+    assert about["examples"] == {"train": 140, "validation": 21, "test": 140}
 
 
 @pytest.mark.slow
@@ -201,10 +201,10 @@ def refused(capsys, *arguments: str) -> str:
 
 UNUSABLE = [
     ([], "needle train {}: --data: expected a text to learn from, got none."),
-    (["--data", "none.txt"], "expected a text file at none.txt, got none."),
-    (["--data", "empty.txt"], "expected text, got empty.txt, which is empty."),
-    (["--data", "binary.txt"], "expected text in UTF-8, got binary.txt"),
-    (["--data", "short.txt"], "needle train: "),
+    (["--data", "none.txt"], "train: --data: expected a text file at none.txt, got none."),
+    (["--data", "empty.txt"], "train: --data: expected text, got empty.txt, which is empty."),
+    (["--data", "binary.txt"], "train: --data: expected text in UTF-8, got binary.txt"),
+    (["--data", "short.txt"], "needle train: --data: expected a text "),
 ]
 
 
@@ -295,7 +295,11 @@ WORDS_NOT_UNDERSTOOD = [
     (["gpt", "lm"], "needle train gpt: expected options only, got 'lm': it takes no arguments."),
     (["lm", "--model", "gpt"], "--model: expected lstm, gru, rnn, transformer; got 'gpt'."),
     (["cifar10", "--model", "resnet"], "resnet18; got 'resnet'. Did you mean resnet9?"),
-    (["--layers", "2"], "--layers: expected a recipe first: needle train lm --layers ..."),
+    (["--layers", "2"], "--layers: expected a recipe first, lm or gpt: needle train lm --layers "
+     "..."),
+    (["--data", "words.txt"], "got 'words.txt'. For text: needle train gpt --data words.txt, or "
+     "lm."),
+    (["lm", "--vocabulary", "2"], "--vocabulary: expected a whole number from 3 on, got '2'."),
     (["--seed", "1", "gpt"], "expected the recipe first: needle train gpt ..."),
 ]  # fmt: skip
 

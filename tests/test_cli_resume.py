@@ -21,7 +21,7 @@ from cli_runs import (
 )
 
 import needle as ndl
-from needle.cli import checkpoint
+from needle.cli import checkpoint, plots
 from needle.serialization import load_metadata
 
 CHECKPOINT = Path("run/checkpoint.safetensors")
@@ -130,6 +130,66 @@ def test_going_on_does_not_need_the_folder_that_it_was_begun_in(tmp_path, monkey
     assert train("--resume", "../run", "--data", "../words.txt") == 0
 
 
+def test_a_finished_run_gets_its_weights_and_pictures_again(monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(plots, "text_curves", lambda *arguments: drawn.append(arguments[0]))
+    train(*SMALL["gpt"], "--out", "run")
+    first = weights("run")
+    Path("run/model.safetensors").unlink()
+    capsys.readouterr()
+    assert train("--resume", "run") == 0
+    assert "all steps are done: weights and pictures are written once more. Say --steps with " in (
+        capsys.readouterr().out
+    )
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
+    assert all(np.array_equal(first[name], value) for name, value in weights("run").items())
+
+
+def test_a_run_that_was_killed_while_it_drew_is_drawn_when_it_is_resumed(monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "text_curves", killed)
+        assert train(*SMALL["lm"], "--out", "run") == 130
+    monkeypatch.setattr(plots, "text_curves", lambda *arguments: Path("drawn").touch())
+    assert train("--resume", "run") == 0
+    assert Path("drawn").exists()
+    assert "test_loss" in records("run")[-1]
+
+
+def test_a_longer_schedule_says_how_the_learning_rate_goes_on(capsys):
+    train(*SMALL["gpt"], "--out", "run")
+    capsys.readouterr()
+    train("--resume", "run", "--steps", "16")
+    line = capsys.readouterr().out.splitlines()[1]
+    assert re.fullmatch(
+        r"the learning rate, 0\.0002 until here, goes on from 0\.00\d+, as the schedule is that of "
+        r"the longer run",
+        line,
+    )
+
+
+def test_the_beginnings_of_files_that_a_killed_run_left_are_deleted():
+    interrupted("gpt", 3)
+    left, other = Path("run/.checkpoint.safetensors.0a1b2c3d.tmp"), Path("run/.mine.tmp")
+    left.touch()
+    other.touch()
+    train("--resume", "run")
+    assert not left.exists() and other.exists()
+
+
+def test_another_test_text_is_other_data(capsys):
+    Path("ptb").mkdir()
+    for name in ("train", "valid", "test"):
+        Path("ptb", f"{name}.txt").write_text("the cat sat on a mat\n" * 20)
+    with pytest.MonkeyPatch.context() as patch:
+        after_step(patch, 1, press_ctrl_c)
+        train(*SMALL["lm"], "--data", "ptb", "--out", "run")
+    Path("ptb/test.txt").write_text("a mat sat on the cat\n" * 20)
+    assert refused(capsys, "--resume", "run").endswith("begun with, got other data.")
+
+
 # -- what cannot be gone on with -----------------------------------------------------------------
 
 
@@ -149,7 +209,7 @@ def test_other_options_are_refused(capsys):
         "needle train: --width: expected 8, as run was begun with, got 16. Leave it out, or begin "
         "another run without --resume."
     )
-    for option, value in (("--seed", "3"), ("--batch-size", "9"), ("--out", "other")):
+    for option, value in (("--seed", "3"), ("--batch-size", "9")):
         assert refused(capsys, "--resume", "run", option, value).startswith(
             f"needle train: {option}: expected "
         )
@@ -162,13 +222,19 @@ def test_another_recipe_is_refused(capsys):
     )
 
 
-def test_a_finished_run_says_how_to_go_on(capsys):
+def test_fewer_steps_than_are_done_are_refused(capsys):
     train(*SMALL["gpt"], "--out", "run")
-    assert refused(capsys, "--resume", "run") == (
-        "needle train: --resume: expected a run that is not finished, got run, whose 8 steps are "
-        "done. Say --steps with more to go on."
+    assert refused(capsys, "--resume", "run", "--steps", "5") == (
+        "needle train: --steps: expected 8 or more, which run has done, got 5."
     )
-    assert refused(capsys, "--resume", "run", "--steps", "5").endswith("to go on.")
+
+
+@pytest.mark.parametrize("option", [["--out", "other"], ["--overwrite"]])
+def test_another_folder_is_refused(option, capsys):
+    interrupted("gpt", 1)
+    assert refused(capsys, "--resume", "run", *option) == (
+        f"needle train: {option[0]}: not with --resume, which goes on in the run's folder."
+    )
 
 
 def test_other_data_is_refused(capsys):
@@ -269,6 +335,16 @@ def test_an_interrupted_write_leaves_the_checkpoint_before(monkeypatch):
     assert not list(Path("run").glob(".*"))
 
 
+def test_a_full_disk_is_said_with_the_file(monkeypatch, capsys):
+    def fails(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("needle.files.os.fsync", fails)
+    assert train(*SMALL["gpt"], "--out", "run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"needle train: .*run/config\.json: No space left on device\.", line)
+
+
 # -- Ctrl-C --------------------------------------------------------------------------------------
 
 
@@ -280,3 +356,8 @@ def test_ctrl_c_records_the_broken_off_round_until_it_is_gone_on_with(capsys):
     assert [(r["examples"], r["complete"]) for r in records("run")] == [(15, False)]
     train("--resume", "run")
     assert [(r["examples"], r["complete"]) for r in records("run")] == [(20, True), (20, True)]
+
+
+def test_ctrl_c_in_the_last_step_leaves_nothing_to_go_on_with(capsys):
+    assert interrupted("gpt", 8) == 0
+    assert "Interrupted" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ from data_files import (
 
 import needle as ndl
 from needle.data import CIFAR10Dataset, DataLoader
-from needle.errors import FileFormatError
+from needle.errors import DTypeError, FileFormatError, OutOfRangeError
 
 WRITERS = [python2_cifar, *[python3_cifar(protocol) for protocol in range(2, 6)]]
 
@@ -80,6 +80,43 @@ def test_missing_file_is_named(tmp_path, name):
         CIFAR10Dataset(base, train=name != "test_batch")
 
 
+def test_a_file_for_the_folder_and_a_folder_for_a_file_are_told(tmp_path):
+    base = write_cifar(tmp_path)
+    with pytest.raises(NotADirectoryError, match=r"expected the folder .*test_batch, got a file"):
+        CIFAR10Dataset(base / "test_batch", train=False)
+    (base / "test_batch").unlink()
+    (base / "test_batch").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"expected the file .*test_batch, got a folder"):
+        CIFAR10Dataset(base, train=False)
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(DTypeError) as caught:
+        CIFAR10Dataset(None, train=True)
+    assert str(caught.value) == "CIFAR10Dataset: expected base_folder to be a path, got None."
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "shown"),
+    [
+        (4, OutOfRangeError, "int 4"),
+        (-5, OutOfRangeError, "int -5"),
+        (np.array([0, 9]), OutOfRangeError, r"int64\[2\]"),
+        ("a", DTypeError, "str 'a'"),
+        (1.5, DTypeError, "float 1.5"),
+    ],
+)
+def test_an_index_without_items_is_refused(tmp_path, index, error, shown):
+    dataset = CIFAR10Dataset(write_cifar(tmp_path), train=False)
+    message = rf"^CIFAR10Dataset: expected an index in \[-4, 4\), a slice or .*, got {shown}\.$"
+    with pytest.raises(error, match=message):
+        dataset[index]
+
+
+def test_going_through_the_items_ends(tmp_path):
+    assert len(list(CIFAR10Dataset(write_cifar(tmp_path), train=False))) == 4
+
+
 PIXELS, LABELS = cifar_arrays(0)
 
 
@@ -104,9 +141,10 @@ def test_batch_with_wrong_contents_is_refused(tmp_path, batch, message):
     assert str(base / "test_batch") in str(caught.value)
 
 
-def test_a_batch_without_images_is_refused(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_batch_without_images_is_refused(tmp_path, protocol):
     base = write_cifar(tmp_path)
-    (base / "test_batch").write_bytes(python3_cifar(4)(PIXELS[:0], []))
+    (base / "test_batch").write_bytes(python3_cifar(protocol)(PIXELS[:0], []))
     with pytest.raises(FileFormatError, match=r"uint8\[n,3072\], got uint8\[0,3072\] in "):
         CIFAR10Dataset(base, train=False)
 

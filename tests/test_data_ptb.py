@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needle as ndl
-from needle.data import Corpus, Dictionary, batchify, get_batch
-from needle.errors import DTypeError, FileFormatError, OptionError, OutOfRangeError
+from needle.data import Corpus, Dictionary, batchify, get_batch, write_ptb_folder
+from needle.errors import DTypeError, FileFormatError, OptionError, OutOfRangeError, ShapeError
 
 
 def test_dictionary_numbers_words_as_they_come():
@@ -96,7 +96,7 @@ def test_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_negative_max_lines_is_refused(tmp_path):
-    with pytest.raises(OptionError, match="Corpus: expected max_lines from 0 on, got -1"):
+    with pytest.raises(OptionError, match="Corpus: expected max_lines of 0 or more, got -1"):
         Corpus(write_ptb(tmp_path), max_lines=-1)
 
 
@@ -123,7 +123,7 @@ def test_row_that_no_other_follows_is_refused(i):
 
 
 def test_bptt_below_one_is_refused():
-    with pytest.raises(OptionError, match="expected bptt from 1 on, got 0"):
+    with pytest.raises(OptionError, match="expected bptt of 1 or more, got 0"):
         get_batch(batchify(range(20), 2), 0, 0)
 
 
@@ -131,3 +131,53 @@ def test_bptt_below_one_is_refused():
 def test_a_batch_size_that_is_no_int_is_refused(batch_size):
     with pytest.raises(OptionError, match=r"batchify: expected batch_size in 1\.\.4"):
         batchify([1, 2, 3, 4], batch_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([], r"expected ids \[N\], one or more, got"),
+        ([[1, 2], [3, 4]], r"expected ids \[N\], one or more, got int64\[2,2\]"),
+        ([[1], [2, 3]], "expected ids, got lists of unequal lengths"),
+        ([1.5, 2.0], r"expected ids that are whole numbers, got float64\[2\]"),
+        (["a", "b"], "expected ids that are whole numbers, got "),
+    ],
+)
+def test_what_are_no_ids_are_no_columns(data, expected):
+    with pytest.raises(ValueError, match=f"^batchify: {expected}"):
+        batchify(data, 1)
+
+
+@pytest.mark.parametrize("batches", [[[1, 2], [3, 4]], np.arange(4), None])
+def test_batches_that_batchify_did_not_give_are_refused(batches):
+    with pytest.raises(
+        ShapeError, match=r"^get_batch: expected batches \[n, B\] as batchify gives"
+    ):
+        get_batch(batches, 0, 2)
+
+
+@pytest.mark.parametrize("i", [1.0, True, "0", None])
+def test_a_row_that_is_no_int_is_refused(i):
+    with pytest.raises(OutOfRangeError, match=rf"row in 0\.\.8 of float32\[10,2\], got {i}\."):
+        get_batch(batchify(range(20), 2), i, 5)
+
+
+@pytest.mark.parametrize("number", [1.5, True, "3"])
+def test_numbers_that_are_not_whole_are_refused(tmp_path, number):
+    write_ptb(tmp_path)
+    with pytest.raises(OptionError, match=r"^batchify: expected batch_size in 1\.\.4, "):
+        batchify([1, 2, 3, 4], number)
+    with pytest.raises(OptionError, match=r"^get_batch: expected bptt of 1 or more, got "):
+        get_batch(batchify(range(20), 2), 0, number)
+    with pytest.raises(OptionError, match=r"^Corpus: expected max_lines of 0 or more, got "):
+        Corpus(tmp_path, max_lines=number)
+    with pytest.raises(OptionError, match=r"^write_ptb_folder: expected vocabulary_size of 3 or "):
+        write_ptb_folder(tmp_path / "train.txt", tmp_path / "new", number)
+
+
+@pytest.mark.parametrize("share", ["a", float("nan"), True, 1, -0.1])
+def test_shares_that_are_none_are_refused(tmp_path, share):
+    write_ptb(tmp_path)
+    for name in ("validation", "test"):
+        with pytest.raises(OptionError, match=rf"expected {name} to be a share in \[0, 1\), got "):
+            write_ptb_folder(tmp_path / "train.txt", tmp_path / "new", **{name: share})

@@ -273,7 +273,7 @@ def test_a_folder_that_cannot_be_made_is_not_begun(tmp_path):
     source = write(tmp_path, "one line\nanother\n")
     with pytest.raises(OptionError, match=r"leave lines in all three parts, got .* of 2 lines"):
         write_ptb_folder(source, tmp_path / "made")
-    with pytest.raises(OptionError, match=r"expected vocabulary_size of 3 or more, .* got 2\."):
+    with pytest.raises(OptionError, match=r"expected vocabulary_size of 3 or more, got 2\."):
         write_ptb_folder(source, tmp_path / "made", vocabulary_size=2)
     assert not (tmp_path / "made").exists()
 
@@ -286,3 +286,25 @@ def test_columns_of_one_row_are_refused():
 def test_windows_stand_where_a_model_is_to_read_them():
     x, _ = random_windows(np.arange(10), 2, 3, device=ndl.cpu())
     assert x.device == ndl.cpu()
+
+
+@pytest.mark.parametrize("kind", ["Characters", "Dictionary"])
+def test_vocabularies_take_text_and_whole_ids(kind):
+    vocabulary = ndl.data.Characters("abc") if kind == "Characters" else ndl.data.Dictionary()
+    if kind == "Dictionary":
+        vocabulary.add_word("a")
+    with pytest.raises(OptionError, match=f"^{kind}: expected text to encode, got int 5"):
+        vocabulary.encode(5)
+    for ids in (["a"], [0.7], [True]):
+        with pytest.raises(
+            OptionError, match=f"^{kind}: expected ids that are whole numbers, got "
+        ):
+            vocabulary.decode(ids)
+    assert vocabulary.decode(np.float32([0.0, 0.0])).replace(" ", "") == "aa"
+
+
+@pytest.mark.parametrize("share", ["a", float("nan"), True])
+def test_a_share_that_is_no_number_is_refused(tmp_path, share):
+    (tmp_path / "a.txt").write_text("to be")
+    with pytest.raises(OptionError, match=r"expected validation to be a share in \[0, 1\), got "):
+        ndl.data.CharacterText(tmp_path / "a.txt", share)

@@ -8,7 +8,7 @@ from tensors import tensor
 
 import needle as ndl
 from needle import nn
-from needle.errors import NonFiniteError, OptionError, ShapeError
+from needle.errors import NonFiniteError, OptionError, OutOfRangeError, ShapeError
 from needle.generation import generate, sample
 from needle.models import GPT, LanguageModel
 
@@ -334,7 +334,7 @@ def test_other_bad_arguments_are_refused_at_once():
     for prompt in ([0.5], ["a"], [np.nan], [True]):
         with pytest.raises(OptionError, match=r"expected a prompt of whole numbers, got "):
             generate(Recurrent(), prompt, 3)
-    with pytest.raises(OptionError, match="expected max_new of 1 or more, got -1"):
+    with pytest.raises(OptionError, match="expected max_new of 0 or more, got -1"):
         generate(Recurrent(), [1], -1)
     with pytest.raises(OptionError, match=r"generate: expected a module, got int 3\."):
         generate(3, [1], 3)
@@ -349,3 +349,40 @@ def test_a_model_of_neither_kind_is_named():
 
     with pytest.raises(OptionError, match=r"a model that gives logits and a state, or one with a"):
         list(generate(Plain(), [1], 3))
+
+
+def test_a_module_that_takes_no_state_is_refused_at_once():
+    with pytest.raises(OptionError, match=r"called with ids and a state, got Linear\.$"):
+        generate(nn.Linear(3, 3), [1], 3)
+
+
+@pytest.mark.parametrize("model", [GPT(12, 4, 1, 2, 8), LanguageModel(8, 12, 8)])
+@pytest.mark.parametrize("wrong", [12, -1])
+def test_ids_outside_the_vocabulary_are_refused_at_once(model, wrong):
+    with pytest.raises(OutOfRangeError, match=rf"a prompt of ids in 0\.\.11, got {wrong}\.$"):
+        generate(model, [1, wrong], 3)
+    with pytest.raises(OutOfRangeError, match=rf"a never of ids in 0\.\.11, got {wrong}\.$"):
+        generate(model, [1], 3, never=[wrong])
+
+
+def test_ids_that_are_never_to_be_drawn_are_not():
+    model = GPT(4, 4, 1, 2, 8)
+    assert set(generate(model, [0], 60, temperature=5, never=(0, 2))) == {1, 3}
+    with pytest.raises(OptionError, match=r"expected never to be ids, got int 3\.$"):
+        generate(model, [0], 3, never=3)
+
+
+@pytest.mark.parametrize("logits", [["a"], [1j, 2j], [None], [True, False], [[1.0], [1.0, 2.0]]])
+def test_logits_of_other_types_are_refused(logits):
+    with pytest.raises(
+        OptionError, match=r"^sample: expected logits \[\.\.\., V\] of numbers, got "
+    ):
+        sample(logits)
+
+
+@pytest.mark.parametrize("option", ["temperature", "top_k", "top_p"])
+def test_bools_are_no_numbers(option):
+    with pytest.raises(OptionError, match=f"sample: expected a number for {option}, got True"):
+        sample([1.0, 2.0], **{option: True})
+    with pytest.raises(OptionError, match="expected max_new of 0 or more, got True"):
+        generate(GPT(4, 4, 1, 2, 8), [0], True)

@@ -106,6 +106,12 @@ def test_what_is_no_batch_of_images_is_refused(build, shape):
         build()(tensor(np.zeros(shape, "float32")))
 
 
+@pytest.mark.parametrize("build", [ResNet9, ResNet18])
+def test_images_without_pixels_are_refused(build):
+    with pytest.raises(ShapeError, match=r"images of 1 pixel or more, got float32\[2,3,0,32\]"):
+        build()(tensor(np.zeros((2, 3, 0, 32), "float32")))
+
+
 def test_resnet9_refuses_large_images():
     with pytest.raises(ShapeError, match=r"images of at most 32 by 32, got float32\[1,3,33,33\]"):
         ResNet9()(images(1, 33))

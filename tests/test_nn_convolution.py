@@ -179,8 +179,8 @@ def test_an_empty_batch_stays_empty():
         (nn.Conv2d(3, 8, 3), "Conv2d(3, 8, kernel_size=(3, 3))"),
         (
             nn.Conv2d(4, 8, (3, 1), 2, "valid", groups=2, bias=False, padding_mode="reflect"),
-            "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding=valid, groups=2, "
-            "padding_mode=reflect, bias=False)",
+            "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding='valid', groups=2, "
+            "padding_mode='reflect', bias=False)",
         ),
         (
             nn.ConvTranspose1d(4, 8, 3, 2, 1, 1),
@@ -188,6 +188,15 @@ def test_an_empty_batch_stays_empty():
             "output_padding=(1,))",
         ),
         (nn.MaxPool2d(2), "MaxPool2d((2, 2), stride=(2, 2), padding=(0, 0))"),
+        (
+            nn.MaxPool1d(3, 2, 1, 2, ceil_mode=True),
+            "MaxPool1d((3,), stride=(2,), padding=(1,), dilation=(2,), ceil_mode=True)",
+        ),
+        (
+            nn.AvgPool2d(2, None, 1, True, False, 3),
+            "AvgPool2d((2, 2), stride=(2, 2), padding=(1, 1), ceil_mode=True, "
+            "count_include_pad=False, divisor_override=3)",
+        ),
         (nn.AdaptiveAvgPool2d((None, 3)), "AdaptiveAvgPool2d((None, 3))"),
         (nn.GlobalAvgPool(), "GlobalAvgPool()"),
     ],
@@ -214,7 +223,7 @@ def test_a_layer_shows_its_options(layer, shown):
         ),
         (lambda: nn.Conv2d(3, 4, 3, 0), "Conv2d: expected stride of 1 or more, .* got 0"),
         (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "Conv2d: expected kernel_size .* 2 of them"),
-        (lambda: nn.Conv1d(3, 4, (3, 3)), "Conv1d: expected kernel_size .* 1 of them"),
+        (lambda: nn.Conv1d(3, 4, (3, 3)), "Conv1d: expected kernel_size .*, an int, got"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), "Conv2d: expected padding of 0 or more, .* -1"),
         (lambda: nn.Conv2d(3, 4, 3, padding="full"), "padding 'same' or 'valid', got 'full'"),
         (lambda: nn.Conv2d(3, 4, 3, 2, "same"), "stride 1 with padding 'same', got"),
@@ -222,6 +231,10 @@ def test_a_layer_shows_its_options(layer, shown):
         (
             lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"),
             "padding_mode of zeros, reflect, replicate, circular, got 'mirror'",
+        ),
+        (
+            lambda: nn.Conv2d(3, 4, 3, padding_mode=["zeros"]),
+            r"padding_mode of zeros, reflect, replicate, circular, got \['zeros'\]",
         ),
         (
             lambda: nn.ConvTranspose2d(3, 4, 3, 2, output_padding=2),
@@ -232,14 +245,15 @@ def test_a_layer_shows_its_options(layer, shown):
         (
             lambda: nn.MaxPool2d(3, padding=2),
             "MaxPool2d: expected padding of at most half the kernel, got padding 2 for a kernel "
-            "that spans 3",
+            "of 3",
         ),
+        (lambda: nn.MaxPool2d(3, 2, 2, dilation=2), "MaxPool2d: .* padding 2 for a kernel of 3"),
         (
             lambda: nn.AvgPool2d(2, divisor_override=0),
             "AvgPool2d: expected divisor_override of 1 or more, got 0",
         ),
         (lambda: nn.AdaptiveMaxPool2d((2, 0)), "AdaptiveMaxPool2d: expected output_size of 1 or"),
-        (lambda: nn.AdaptiveAvgPool1d((2, 2)), "AdaptiveAvgPool1d: expected output_size .* 1 of"),
+        (lambda: nn.AdaptiveAvgPool1d((2, 2)), "AdaptiveAvgPool1d: expected output_size .* an int"),
     ],
 )
 def test_option_outside_its_values_is_refused_at_construction(make, message):

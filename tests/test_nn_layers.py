@@ -44,7 +44,7 @@ def test_layer_takes_tensors_only(layer, x):
         (nn.Flatten(), (), r"Flatten: expected x \[B, ...\], got float64\[\]"),
         (nn.BatchNorm1d(3), (5, 4), r"BatchNorm1d: expected x \[B, 3\], got float64\[5,4\]"),
         (nn.BatchNorm1d(3), (5, 4, 3), r"BatchNorm1d: expected x \[B, 3\], got float64\[5,4,3\]"),
-        (nn.BatchNorm1d(3), (0, 3), r"BatchNorm1d: expected a batch of 1 or more, got"),
+        (nn.BatchNorm1d(3), (0, 3), r"BatchNorm1d: expected 1 or more elements in each channel"),
         (nn.LayerNorm1d(3), (5, 4), r"LayerNorm1d: expected x \[..., 3\], got float64\[5,4\]"),
         (nn.LayerNorm1d(3), (), r"LayerNorm1d: expected x \[..., 3\], got float64\[\]"),
     ],

@@ -214,10 +214,35 @@ def test_running_statistics_are_in_the_state_and_are_no_parameters():
     assert nn.InstanceNorm1d(3).state_dict() == {}
 
 
-def test_evaluation_can_be_differentiated():
-    layer = nn.BatchNorm2d(3, dtype="float64")
+@pytest.mark.parametrize("affine", [True, False])
+def test_evaluation_can_be_differentiated(affine):
+    layer = nn.BatchNorm2d(3, dtype="float64", affine=affine)
     layer(drawn(2, 3, 4, 4))
-    check_grads(layer.eval(), drawn(2, 3, 2, 2))
+    layer.eval()
+
+    def function(x, *affine):
+        if affine:
+            layer.weight, layer.bias = affine
+        return layer(x)
+
+    check_grads(function, drawn(2, 3, 2, 2), *[drawn(3) for _ in layer.parameters()])
+
+
+def test_evaluation_far_from_zero_does_not_cancel():
+    layer = nn.BatchNorm1d(1).eval()
+    layer.running_mean.data = tensor([1e4], dtype="float32")
+    layer.running_var.data = tensor([1e-6], dtype="float32")
+    x = (1e4 + np.array([[0.0], [0.01], [0.02]])).astype("float32")
+    exact = (x.astype(float) - 1e4) / np.sqrt(1e-6 + layer.eps)
+    np.testing.assert_allclose(layer(tensor(x)).numpy(), exact, rtol=1e-6)
+
+
+def test_batch_norm_without_weights_and_statistics_evaluates_as_it_trains():
+    layer, x = nn.BatchNorm1d(3, affine=False, track_running_stats=False), drawn(5, 3)
+    assert layer.state_dict() == {} and layer.parameters() == []
+    y = layer(x)
+    np.testing.assert_allclose(y.numpy().mean(0), 0, atol=1e-6)
+    np.testing.assert_array_equal(layer.eval()(x).numpy(), y.numpy())
 
 
 def test_statistics_of_no_samples_are_left_out():
@@ -235,7 +260,10 @@ def test_statistics_of_no_samples_are_left_out():
         (nn.BatchNorm1d(3), (2, 4), "expected x [B, 3], got float64[2,4]. Or [B, 3, L]."),
         (nn.BatchNorm1d(3), (3,), "expected x [B, 3], got float64[3]. Or [B, 3, L]."),
         (nn.BatchNorm2d(3), (2, 3), "expected x [N, 3, H, W], got float64[2,3]."),
-        (nn.BatchNorm2d(3), (2, 3, 0, 4), "expected a batch of 1 or more, got float64[2,3,0,4]."),
+        (nn.BatchNorm2d(3), (2, 3, 0, 4),
+         "expected 1 or more elements in each channel, got float64[2,3,0,4]."),
+        (nn.BatchNorm1d(3, track_running_stats=False).eval(), (0, 3),
+         "expected 1 or more elements in each channel, got float64[0,3]."),
         (nn.InstanceNorm1d(3), (2, 4, 5), "expected x [N, 3, L] or [3, L], got float64[2,4,5]."),
         (nn.InstanceNorm1d(3), (2, 3, 1),
          "expected 2 or more elements in each channel, got float64[2,3,1]."),
@@ -279,6 +307,25 @@ def test_options_that_do_not_fit_are_refused(make, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: ndl.normalize(x.numpy()), DTypeError, "expected Tensors, got float64[2,3]. "
+         "Wrap it first: ndl.Tensor(...)."),
+        (lambda x: ndl.normalize([1.0]), DTypeError, "expected Tensors, got (float 1.0). "
+         "Wrap it first: ndl.Tensor(...)."),
+        (lambda x: ndl.normalize(x, -1, [1, 2, 3]), DTypeError,
+         "expected Tensors, got (int 1, int 2, int 3). Wrap it first: ndl.Tensor(...)."),
+        (lambda x: ndl.normalize(x, eps=None), OptionError, "expected eps of 0 or more, got None."),
+        (lambda x: ndl.normalize(x, eps=-1), OptionError, "expected eps of 0 or more, got -1."),
+    ],
+)  # fmt: skip
+def test_normalize_names_what_it_expects(call, error, message):
+    with pytest.raises(error) as raised:
+        call(drawn(2, 3))
+    assert str(raised.value) == f"normalize: {message}"
+
+
 @every_layer
 def test_arrays_are_refused(make, shape):
     layer = make("float32")
@@ -288,6 +335,17 @@ def test_arrays_are_refused(make, shape):
 
 def test_layers_show_their_options():
     assert repr(nn.BatchNorm2d(3)) == "BatchNorm2d(3, eps=1e-05, momentum=0.1)"
+    assert repr(nn.BatchNorm1d(3, affine=False, track_running_stats=False)) == (
+        "BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)"
+    )
+    assert repr(nn.InstanceNorm1d(3, affine=True, track_running_stats=True)) == (
+        "InstanceNorm1d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"
+    )
+    assert repr(nn.GroupNorm(2, 4, affine=False)) == "GroupNorm(2, 4, eps=1e-05, affine=False)"
+    assert repr(nn.LayerNorm(4, bias=False)) == "LayerNorm(4, eps=1e-05, bias=False)"
+    assert repr(nn.RMSNorm(4, elementwise_affine=False)) == (
+        "RMSNorm(4, eps=1e-05, elementwise_affine=False)"
+    )
     assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05)"
     assert repr(nn.LayerNorm((2, 4))) == "LayerNorm((2, 4), eps=1e-05)"
     assert repr(nn.LayerNorm1d(4)) == "LayerNorm1d(4, eps=1e-05)"

@@ -34,13 +34,17 @@ INTERNAL = {
     "needle.ops.arithmetic": {"ScalarOp"},
     "needle.ops.broadcasting": {
         "Axes", "along", "expand_reduced", "named_axes", "normalize_axes", "normalize_axis",
-        "unbroadcast",
+        "require_tensors", "unbroadcast",
     },
     "needle.ops.reductions": {"Extreme", "Reduction"},
-    "needle.ops.spatial": {"pairs_of_widths", "whole_numbers"},
+    "needle.ops.pooling": {"constant", "dtype_of_sums", "require_pictures"},
+    "needle.ops.spatial": {"pairs_of_widths", "require_half_padding", "whole_numbers"},
     "needle.nn.checks": {
         "require_float_dtype", "require_number", "require_positive", "require_tensors",
+        "shown_options",
     },
+    "needle.nn.normalization": {"Norm"},
+    "needle.nn.spatial": {"SpatialLayer", "channels_first", "channels_last"},
     "needle.nn.module": {"LoadReport"},
 }  # fmt: skip
 

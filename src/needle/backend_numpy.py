@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.dtypes import as_dtype, is_floating
+from needle.dtypes import as_dtype, is_floating, is_narrow
 from needle.errors import DeviceError, OutOfRangeError
 
 __all__ = [
@@ -198,13 +198,9 @@ def in_float32(function: Any, x: Array, **options: Any) -> Array:
 
     For what takes several steps, each of which would round.
     """
-    if not _is_narrow(x.dtype):
+    if not is_narrow(x.dtype):
         return function(x, **options)
     return np.asarray(function(x.astype(np.float32), **options)).astype(x.dtype)
-
-
-def _is_narrow(dtype: Any) -> bool:
-    return bool(dtype.itemsize < 4) and is_floating(dtype)
 
 
 def scalar_for(x: Array, number: Any) -> Any:
@@ -337,7 +333,7 @@ def total(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
 
     In its own dtype a sum of ones stops growing at 2048 (float16) or 256 (bfloat16).
     """
-    if _is_narrow(x.dtype):
+    if is_narrow(x.dtype):
         wide = x.astype(np.float32)
         return np.asarray(_sum(wide, axis=axis, keepdims=keepdims)).astype(x.dtype)
     return _sum(x, axis=axis, keepdims=keepdims)
@@ -352,7 +348,7 @@ def einsum(subscripts: str, *arrays: Array) -> Array:
     Extents of 1 broadcast. Arrays of one dtype give that dtype; 16- and 8-bit floats add up in
     float32.
     """
-    wide = [a.astype(np.float32) if _is_narrow(a.dtype) else a for a in arrays]
+    wide = [a.astype(np.float32) if is_narrow(a.dtype) else a for a in arrays]
     # two arrays at a time, as matrix products: it copies, and plans for some 20 us
     pays = len(arrays) > 2 or any(a.size > _SMALL_EINSUM for a in arrays)
     summed = np.einsum(subscripts, *wide, optimize=pays)

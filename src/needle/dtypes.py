@@ -11,7 +11,7 @@ import numpy as np
 
 from needle.errors import DTypeError
 
-__all__ = ["as_dtype", "is_floating", "is_integer"]
+__all__ = ["as_dtype", "is_floating", "is_integer", "is_narrow"]
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -40,6 +40,11 @@ def _extension_type(name: str) -> Any:
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """True for float16/32/64 and for ml_dtypes' floats, which NumPy files under kind 'V'."""
     return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """True for floats of less than 32 bits, whose sums are made in float32."""
+    return dtype.itemsize < 4 and is_floating(dtype)
 
 
 def is_integer(dtype: np.dtype[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from needle import nn
 from needle.autograd import Tensor, no_grad
 from needle.data.random_stream import stream_given
-from needle.errors import NonFiniteError, OptionError, ShapeError, describe
+from needle.errors import NonFiniteError, OptionError, OutOfRangeError, ShapeError, describe
 from needle.nn.checks import require_number, require_positive
 
 __all__ = ["generate", "sample"]
@@ -73,6 +74,7 @@ def generate(
     top_p: float | None = None,
     rng: Any = None,
     stop: int | Collection[int] | Callable[[list[int]], bool] | None = None,
+    never: Collection[int] = (),
 ) -> Iterator[int]:
     """Continue a prompt: an iterator over the new ids, each as soon as it is drawn (`sample`).
 
@@ -84,9 +86,11 @@ def generate(
     max_new  at most so many ids
     stop     an id or several, at the first of which it ends; or a function of the list of new ids
              that says whether it does. The id that ends it is the last one given
+    never    ids that are not drawn, such as that of unknown words
 
     The model computes in evaluation mode and without a graph; between two ids it is as it was.
-    Raises at once OptionError for options outside their range, ShapeError for the prompt.
+    Raises at once OptionError for options outside their range and for a module of neither kind,
+    ShapeError and OutOfRangeError for the prompt.
 
     >>> import numpy as np
     >>> from needle.generation import generate
@@ -97,26 +101,34 @@ def generate(
     """
     if not isinstance(model, nn.Module):
         raise OptionError(f"generate: expected a module, got {describe(model)}.")
-    if max_new != 0:
-        require_positive("generate", max_new=max_new)
+    if isinstance(max_new, bool) or not isinstance(max_new, (int, np.integer)) or max_new < 0:
+        raise OptionError(f"generate: expected max_new of 0 or more, got {max_new!r}.")
     _require_options("generate", temperature, top_k, top_p)
     stream_given("generate", rng)
     ids, ended = _prompt_ids(prompt), _ended_by(stop)
+    left_out = _ids("never to be ids", never)
+    vocab_size = getattr(model, "vocab_size", None)
+    if isinstance(vocab_size, int):
+        _require_known("prompt", ids, vocab_size)
+        _require_known("never", left_out, vocab_size)
 
     def choose(logits: Array) -> Array:
+        if left_out:
+            logits = logits.copy()
+            logits[left_out] = -np.inf
         return sample(logits, temperature, top_k, top_p, rng)
 
-    return _generate(model, ids, max_new, choose, ended)
+    return _generate(model, _reader(model), ids, int(max_new), choose, ended)
 
 
 def _generate(
     model: nn.Module,
+    read: Callable[[list[int], int], Array],
     ids: list[int],
     max_new: int,
     choose: Callable[[Array], Array],
     ended: Callable[[list[int]], bool],
 ) -> Iterator[int]:
-    read = _reader(model)
     modules, known, unread = model.submodules(), len(ids), len(ids)
     for _ in range(max_new):
         with _evaluating(modules), no_grad():
@@ -158,6 +170,13 @@ def _reader(model: Any) -> Callable[[list[int], int], Array]:
     if isinstance(getattr(model, "seq_model", None), nn.Transformer):  # a state carries nothing
         length = model.seq_len
         return lambda ids, _: _last(_pair(model(tensor(ids[-length:], 1)))[0])
+    try:
+        inspect.signature(model.forward).bind(None, None)
+    except TypeError as error:
+        raise OptionError(
+            "generate: expected a model with a context, or one that is called with ids and a "
+            f"state, got {type(model).__name__}."
+        ) from error
     return _recurrent_reader(model, tensor)
 
 
@@ -208,16 +227,24 @@ def _last(logits: Any) -> Array:
 
 
 def _require_options(owner: str, temperature: Any, top_k: Any, top_p: Any) -> None:
+    _require_no_bool(owner, "temperature", temperature)
     require_number(owner, "temperature of 0 or more", temperature, lambda t: 0 <= t < np.inf)
     if top_k is not None:
+        _require_no_bool(owner, "top_k", top_k)
         require_positive(owner, top_k=top_k)
     if top_p is not None:
+        _require_no_bool(owner, "top_p", top_p)
         require_number(owner, "top_p in [0, 1]", top_p, lambda p: 0 <= p <= 1)
+
+
+def _require_no_bool(owner: str, name: str, value: Any) -> None:
+    if isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"{owner}: expected a number for {name}, got {value!r}.")
 
 
 def _scores(logits: Any) -> Array:
     """The logits in float64, the largest of each row moved to 0."""
-    scores = np.asarray(logits.numpy() if isinstance(logits, Tensor) else logits)
+    scores = _array("sample: expected logits [..., V] of numbers", logits)
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise ShapeError(f"sample: expected logits [..., V], got {describe(scores)}.")
     scores = scores.astype(np.float64)
@@ -243,20 +270,48 @@ def _nucleus(weights: Array, p: float) -> Array:
 
 
 def _prompt_ids(prompt: Any) -> list[int]:
-    ids = np.asarray(prompt.numpy() if isinstance(prompt, Tensor) else prompt)
+    ids = _array("generate: expected a prompt of whole numbers", prompt)
     if ids.ndim != 1 or ids.size == 0:
         raise ShapeError(
             f"generate: expected a prompt of ids [T], one or more, got {describe(ids)}."
         )
-    if ids.dtype.kind not in "iuf" or not (ids % 1 == 0).all():
+    if not (np.isfinite(ids) & (ids == np.trunc(ids))).all():
         raise OptionError(f"generate: expected a prompt of whole numbers, got {describe(ids)}.")
     return [int(i) for i in ids]
+
+
+def _array(expected: str, given: Any) -> Array:
+    """What was given, as an array of real numbers."""
+    try:
+        array = np.asarray(given.numpy() if isinstance(given, Tensor) else given)
+    except ValueError as error:  # lists of unequal lengths
+        raise OptionError(f"{expected}, got {describe(given)}.") from error
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+        raise OptionError(f"{expected}, got {describe(array)}.")
+    return array
+
+
+def _require_known(name: str, ids: list[int], vocab_size: int) -> None:
+    wrong = [i for i in ids if not 0 <= i < vocab_size]
+    if wrong:
+        raise OutOfRangeError(
+            f"generate: expected a {name} of ids in 0..{vocab_size - 1}, got {wrong[0]}."
+        )
+
+
+def _ids(wanted: str, given: Any) -> list[int]:
+    if not (isinstance(given, Collection) and all(_is_id(i) for i in given)):
+        raise OptionError(f"generate: expected {wanted}, got {describe(given)}.")
+    return [int(i) for i in given]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _ended_by(stop: Any) -> Callable[[list[int]], bool]:
     if callable(stop):
         return lambda new: bool(stop(new))
-    ids = set(stop) if isinstance(stop, Collection) else {stop} - {None}
-    if not all(isinstance(i, (int, np.integer)) for i in ids):
-        raise OptionError(f"generate: expected stop to be ids or a function, got {describe(stop)}.")
+    given = [] if stop is None else [stop] if _is_id(stop) else stop
+    ids = set(_ids("stop to be ids or a function", given))
     return lambda new: new[-1] in ids

@@ -11,9 +11,11 @@ import pytest
 from tensors import tensor
 
 import needle as ndl
-from needle import autograd
+from needle import autograd, nn
 from needle.autograd import find_topo_sort, sum_node_list
+from needle.autograd.backward import gradients
 from needle.errors import DTypeError, GradientError, ShapeError
+from needle.testing import check_grads
 
 
 def values(nodes):
@@ -284,6 +286,57 @@ def test_gradients_of_two_leaves_are_two_tensors():
     given = tensor([1.0])
     (a + 1).backward(given)
     assert a.grad is not given
+
+
+def test_a_gradient_that_is_the_given_adjoint_leads_to_it():
+    x, adjoint = tensor([1.0, 2.0]), tensor([1.0, 1.0])
+    (x + 1).backward(adjoint)
+    assert x.grad is not adjoint
+    (x.grad * tensor([5.0, 6.0])).sum().backward()
+    np.testing.assert_array_equal(adjoint.grad.numpy(), [5.0, 6.0])
+
+
+def test_gradients_by_an_adjoint_reach_it_through_every_leaf():
+    a, b, adjoint = tensor([1.0, 2.0]), tensor([3.0, 4.0]), tensor([1.0, 1.0])
+    found = gradients([a + b], [adjoint], [a, b])
+    assert found[0] is not found[1] and adjoint not in found
+    loss = (found[0] * tensor([5.0, 6.0]) + found[1] * tensor([1.0, 2.0])).sum()
+    (by_adjoint,) = gradients([loss], [tensor(1.0)], [adjoint])
+    np.testing.assert_array_equal(by_adjoint.numpy(), [6.0, 8.0])
+
+
+def test_a_gradient_leads_to_an_adjoint_that_was_computed():
+    x, adjoint = tensor([1.0, 2.0]), 2 * tensor([1.0, 1.0])
+    (found,) = gradients([x + 1], [adjoint], [x])
+    (by_adjoint,) = gradients([found * found], [tensor([1.0, 1.0])], [adjoint])
+    np.testing.assert_array_equal(by_adjoint.numpy(), [4.0, 4.0])
+
+
+def test_no_leaf_becomes_a_gradient_itself():
+    class AtSlopeOne(autograd.TensorOp):
+        """y = x w, at an adjoint of 1."""
+
+        def compute(self, x, w):
+            return x * w
+
+        def gradient(self, out_grad, node):
+            return node.inputs[1], None
+
+    x, w = tensor([1.0, 2.0]), tensor([3.0, 4.0])
+    AtSlopeOne()(x, w).backward()
+    assert x.grad is not w
+    (x.grad * x.grad).sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [6.0, 8.0])
+
+
+def test_layer_norm_of_one_row_has_second_derivatives():
+    layer = nn.LayerNorm(3, dtype="float64")
+
+    def normalized(x, weight, bias):
+        layer.weight, layer.bias = weight, bias
+        return layer(x) ** 2
+
+    check_grads(normalized, *np.random.randn(3, 3))
 
 
 def test_many_partial_adjoints_do_not_pile_up():

@@ -67,6 +67,18 @@ def test_a_leaf_with_a_gradient_frees_its_graph_when_let_go():
     assert autograd.TENSOR_COUNTER == live
 
 
+def test_a_gradient_that_leads_to_the_given_adjoint_makes_no_circle():
+    live = autograd.TENSOR_COUNTER
+    for _ in range(10):
+        x, adjoint = tensor(np.ones(3)), tensor(np.ones(3))
+        (x + 1).backward(adjoint)
+        (x.grad * 2).sum().backward()
+        (adjoint + x).backward(adjoint)  # so that its gradient is itself
+        (adjoint.grad * x.grad).sum().backward()
+    del x, adjoint
+    assert autograd.TENSOR_COUNTER == live
+
+
 def test_without_reset_grad_only_the_last_graph_stays():
     w = tensor(np.ones((3, 3)))
 

@@ -212,6 +212,45 @@ def test_pooling_along_one_axis(kernel, stride, padding, ceil_mode):
         compare(*(kind(kernel, stride, padding, ceil_mode=ceil_mode) for kind in kinds), x)
 
 
+PADDED_SIDE_BY_SIDE = [  # windows times their width make the extent, and yet do not cover it
+    ("AvgPool1d", (6,), {"kernel_size": 3, "stride": 3, "padding": 1}),
+    ("AvgPool1d", (6,), {"kernel_size": 3, "stride": 5, "padding": 1}),
+    ("AvgPool1d", (6,), {"kernel_size": 3, "padding": 1, "count_include_pad": False}),
+    ("AvgPool2d", (3, 5), {"kernel_size": (3, 1), "stride": (5, 1), "padding": (1, 0),
+                           "ceil_mode": True}),
+    ("AvgPool2d", (6, 4), {"kernel_size": (3, 2), "padding": (1, 0), "divisor_override": 5}),
+    ("MaxPool2d", (6, 4), {"kernel_size": (3, 2), "padding": (1, 0)}),
+    ("MaxPool2d", (1, 6), {"kernel_size": (2, 4), "ceil_mode": True}),
+    ("AvgPool1d", (3,), {"kernel_size": 4, "stride": 5, "ceil_mode": True}),
+    ("AvgPool1d", (3,), {"kernel_size": 4, "ceil_mode": True, "count_include_pad": False}),
+    ("MaxPool1d", (1,), {"kernel_size": 2, "stride": 2, "ceil_mode": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shape", "choice"), PADDED_SIDE_BY_SIDE)
+def test_windows_that_do_not_fit_evenly(name, shape, choice):
+    compare(getattr(nn, name)(**choice), getattr(tnn, name)(**choice), distinct(2, 3, *shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("MaxPool2d", (2,), (4, 6)),
+        ("MaxPool2d", (3, 2, 1), (5, 6)),
+        ("MaxPool1d", (3, 1, 1, 2), (7,)),
+        ("MaxPool2d", (4,), (8, 4)),
+        ("AdaptiveMaxPool1d", (3,), (5,)),
+        ("AdaptiveMaxPool2d", ((2, 3),), (5, 7)),
+        ("AdaptiveMaxPool2d", (1,), (4, 5)),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_gradients_go_to_the_same_nan_and_infinity(name, options, shape, value):
+    x = RANDOM.choice([value, 1.0, 2.0], (3, 4, *shape), p=[0.6, 0.2, 0.2])
+    x[0] = value
+    compare(getattr(nn, name)(*options), getattr(tnn, name)(*options), x)
+
+
 @pytest.mark.parametrize("size", [1, 3, 9, (1, 8), (5, None), (14, 4)])
 @pytest.mark.parametrize("name", ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d"])
 def test_adaptive_pooling(name, size):

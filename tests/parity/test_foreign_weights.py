@@ -278,7 +278,9 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     unchanged(model, path, FileFormatError, "expected a whole safetensors file")
     torch.save(tnn.Linear(3, 2).state_dict(), path)
-    unchanged(model, str(path), FileFormatError, "expected a whole safetensors file")
+    message = unchanged(model, str(path), FileFormatError, "expected a whole safetensors file")
+    assert "It is pickled" in message
+    assert "safetensors.torch.save_file(model.state_dict(), path)" in message
     unchanged(model, tmp_path / "absent", FileNotFoundError, "got no file at")
 
 
@@ -295,3 +297,39 @@ def test_what_is_no_array_is_named(value):
 def test_complex_numbers_are_refused():
     state = {**tnn.Linear(3, 2).state_dict(), "weight": np.ones((2, 3), "complex64")}
     unchanged(nn.Linear(3, 2), state, StateDictError, r"weight: .*real numbers")
+
+
+def test_dicts_of_other_things_are_refused():
+    state = tnn.Linear(3, 2).state_dict()
+    model = nn.Linear(3, 2)
+    unchanged(model, {0: state["weight"]}, DTypeError, r"got a dict with the name 0, an int\.$")
+    unchanged(
+        model,
+        {"state_dict": state, "epoch": 3},
+        DTypeError,
+        r"got a dict that holds another under 'state_dict'\. Hand over that one",
+    )
+    for rename in ("lstm", [("a", "b")], {1: "b"}, {"a": None}):
+        unchanged(
+            model, state, DTypeError, "expected rename to be a dict of strings, got ", rename=rename
+        )
+
+
+def test_what_is_no_module_is_refused():
+    for call in (lambda: load_foreign({}, {}), lambda: foreign_state(3)):
+        with pytest.raises(DTypeError, match="expected a module, got a"):
+            call()
+
+
+def test_long_lists_of_faults_are_cut():
+    state = {f"layers.{i}.weight": torch.zeros(1) for i in range(18)}
+    message = unchanged(nn.Linear(3, 2), state, StateDictError, "got 20 at fault: weight: missing")
+    assert message.endswith("layers.5.weight: unexpected; and 12 more unexpected.")
+
+
+def test_numbers_that_the_models_dtype_cannot_hold_are_refused():
+    state = {"weight": np.full((2, 3), 1e300), "bias": np.array([np.inf, 1.0])}
+    unchanged(
+        nn.Linear(3, 2), state, StateDictError,
+        r"got 1 at fault: weight: expected numbers that float32 holds, got 1e\+300\.",
+    )  # fmt: skip

@@ -64,6 +64,15 @@ def test_batch_norm(ours, theirs, shape, training):
     side_by_side(mine.train(training), other.train(training), array(*shape))
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("track", "training"), [(False, True), (False, False), (True, True)])
+def test_batch_norm_without_weights_or_statistics(affine, track, training):
+    options = {"affine": affine, "track_running_stats": track}
+    mine = nn.BatchNorm2d(3, **options, dtype="float64").train(training)
+    other = tnn.BatchNorm2d(3, **options, dtype=torch.float64).train(training)
+    side_by_side(mine, other, array(2, 3, 4, 5))
+
+
 def test_batch_norm_2d_of_channels_last_memory():
     mine, other = nn.BatchNorm2d(3, dtype="float64"), tnn.BatchNorm2d(3, dtype=torch.float64)
     weights = [array(3), array(3)]

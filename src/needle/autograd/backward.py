@@ -272,7 +272,8 @@ def _handed_over(
     arrived: dict[Any, Any], out_grads: Sequence[Any], hooked: bool
 ) -> dict[Any, Tensor]:
     """What goes to the user: after the leaves' hooks, of the right shape, each its own Tensor."""
-    taken = {id(out_grad) for out_grad in out_grads}
+    given = {id(out_grad) for out_grad in out_grads}
+    taken = set(given)
     for target, adjoint in arrived.items():
         grad = _after_hooks(target, adjoint) if hooked and target.op is None else adjoint
         if grad.shape != target.shape:
@@ -281,11 +282,24 @@ def _handed_over(
                 f"{describe(grad)}. An op's gradient() returns another shape; "
                 "needle.testing.check_op finds it."
             )
-        if id(grad) in taken:  # as from a + b, which gives both the same
+        if grad.requires_grad and (id(grad) in given or grad.op is None):
+            grad = _leading_to(grad)
+        elif id(grad) in taken:  # as from a + b, which gives both the same
             grad = grad.twin()
         taken.add(id(grad))
         arrived[target] = grad
     return arrived
+
+
+def _leading_to(grad: Any) -> Any:
+    """An alias of a Tensor that others have: they may differentiate by it what becomes of this.
+
+    A twin would not do: it leads to what `grad` was computed from, past `grad`, and from a leaf
+    nowhere. No circle comes of it, as an edge holds a leaf weakly.
+    """
+    from needle.autograd.alias import alias
+
+    return alias(grad)
 
 
 def _after_hooks(node: Value, adjoint: Any) -> Any:

@@ -16,6 +16,7 @@ from needle.backend_ndarray.creation import (
     assign_plan,
     fill_plan,
     filled,
+    memory_for,
 )
 from needle.backend_ndarray.elementwise import (
     apply,
@@ -25,7 +26,7 @@ from needle.backend_ndarray.elementwise import (
     one_device,
 )
 from needle.backend_ndarray.flat import Flat
-from needle.backend_ndarray.layout import Layout, Shape, normalize_axes
+from needle.backend_ndarray.layout import Layout, Shape, normalize_axes, require_extents
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.backend_ndarray.promotion import stored
@@ -209,7 +210,9 @@ def _scatter(
 
 def put(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
     """Zeros of `shape` with `values` at a key of ints and slices, which drop axes as NumPy's."""
-    out = filled("put", Layout.of(values.device, values.dtype, tuple(shape)), 0)
+    shape = tuple(shape)
+    require_extents("put", shape)
+    out = filled("put", Layout.of(values.device, values.dtype, shape), 0)
     _assign_view(out._view(indexing.basic_view(out._layout, key, False)), values)
     return out
 
@@ -217,10 +220,20 @@ def put(shape: Sequence[int], key: Any, values: NDArray) -> NDArray:
 def put_parts(
     shape: Sequence[int], keys: Sequence[Any], parts: Sequence[NDArray], like: NDArray
 ) -> NDArray:
-    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`."""
-    out = filled("put_parts", Layout.of(like.device, like.dtype, tuple(shape)), 0)
-    for key, part in zip(keys, parts, strict=True):
-        _assign_view(out._view(indexing.basic_view(out._layout, key, False)), part)
+    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`.
+
+    No place is in two keys: if they have as many as the array, no zeros are written first.
+    """
+    shape = tuple(shape)
+    require_extents("put_parts", shape)
+    layout = Layout.of(like.device, like.dtype, shape)
+    views = [indexing.basic_view(layout, key, False) for key in keys]
+    if sum(view.size for view, _ in views) == layout.size:
+        out = new_array(layout, memory_for("put_parts", layout))
+    else:
+        out = filled("put_parts", layout, 0)
+    for view, part in zip(views, parts, strict=True):
+        _assign_view(out._view(view), part)
     return out
 
 

@@ -72,6 +72,8 @@ def as_shape(op: str, shape: Any) -> Shape:
 
 def require_extents(op: str, shape: Shape, itemsize: int = 1) -> None:
     """Raise ShapeError, naming the op, for extents that no memory could ever have."""
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"{op}: expected extents of 0 or more, got {shape}.")
     if math.prod(n or 1 for n in shape) * itemsize > _MOST or len(shape) > _MOST_AXES:
         raise ShapeError(
             f"{op}: expected at most {_MOST_AXES} axes and 2**63 - 1 bytes, got shape {shape} of "
@@ -330,10 +332,17 @@ class Layout:
 
         A window has `sizes[i]` elements, `dilations[i]` apart; the next begins `strides[i]` on. All
         of them fit into the array. Nothing is written to the view, as windows overlap.
+        Raises ShapeError for windows that are longer than the axis.
         """
         shape, steps = list(self.shape), list(self.strides)
         for axis, size, stride, dilation in zip(axes, sizes, strides, dilations, strict=True):
-            shape[axis] = (shape[axis] - (size - 1) * dilation - 1) // stride + 1
+            span = (size - 1) * dilation + 1
+            if span > max(shape[axis], 1):
+                raise ShapeError(
+                    f"windows: expected windows that fit along axis {axis} of {describe(self)}, "
+                    f"got {size} elements {dilation} apart."
+                )
+            shape[axis] = (shape[axis] - span) // stride + 1
             steps[axis] *= stride
             steps.append(self.strides[axis] * dilation)
         return Layout.of(self.device, self.dtype, (*shape, *sizes), tuple(steps), repeats=True), 0

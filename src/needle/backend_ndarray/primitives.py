@@ -37,7 +37,7 @@ from needle.backend_ndarray.elementwise import broadcast_shapes, primitive, unar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.linalg import einsum
 from needle.backend_ndarray.ndarray import NDArray
-from needle.dtypes import as_dtype, is_floating
+from needle.dtypes import as_dtype, is_narrow
 from needle.errors import DeviceError
 
 __all__ = [
@@ -142,7 +142,7 @@ def in_float32(function: Callable[..., NDArray], x: NDArray, **options: Any) -> 
 
     For what takes several steps, each of which would round.
     """
-    if x.dtype.itemsize >= 4 or not is_floating(x.dtype):
+    if not is_narrow(x.dtype):
         return function(x, **options)
     return function(x.astype(_FLOAT32), **options).astype(x.dtype)  # type: ignore[no-any-return]
 

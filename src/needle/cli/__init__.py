@@ -1,15 +1,16 @@
 """The command `needle`: train a network, ask it about images, let it write, see what it runs on.
 
 main           the command line: which job to do, and errors as one line
-options        its grammar: from words to settings
-train_options  the options of the recipes, and what a resumed run may change
+options        from words to settings, of every command
+train_options  the same of `needle train`, and what a resumed run may change
 grammar        the parser, and values as they are written
-settings       what may be asked for, and the defaults
+settings       what may be asked of each command
+printing       what is printed, wherever it goes
 train          the training job
 task           what a recipe is to the loop and to the run folder
 fit            the loop over rounds and batches
 checkpoint     all that it takes to go on
-recipes/       what can be trained: networks of linear layers, CIFAR-10, language models, GPT
+recipes/       what can be trained, with its options: linear layers, CIFAR-10, words, characters
 datasets       the examples: digits, MNIST, a file of the user's
 npz            that file, checked
 run_folder     what a training job leaves behind

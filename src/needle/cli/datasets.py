@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from needle.cli.npz import read_npz
-from needle.cli.settings import USUAL_HOLDOUT, TrainOptions
 from needle.data import MNISTDataset, digits
 from needle.errors import OptionError
 
-__all__ = ["Description", "Examples", "load_examples"]
+if TYPE_CHECKING:
+    from needle.cli.recipes.examples import ExamplesOptions
+
+__all__ = ["USUAL_HOLDOUT", "Description", "Examples", "load_examples"]
 
 Array = np.ndarray[Any, Any]
 
+USUAL_HOLDOUT = 0.2
 LIGHT_ON_DARK = "light strokes on a dark ground"
 _MNIST = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -60,7 +63,7 @@ class Examples:
     test_y: Array
 
 
-def load_examples(options: TrainOptions) -> Examples:
+def load_examples(options: ExamplesOptions) -> Examples:
     """The examples that the options ask for. Which are held out does not depend on the seed."""
     if options.data == "digits":
         examples = _digits(options.holdout or USUAL_HOLDOUT)
@@ -107,17 +110,17 @@ def _digits(holdout: float) -> Examples:
     return Examples(about, *parts)
 
 
-def _divided(options: TrainOptions, about: Description, x: Array, y: Array) -> Examples:
+def _divided(options: ExamplesOptions, about: Description, x: Array, y: Array) -> Examples:
     return Examples(about, *hold_out(x, y, options.holdout or USUAL_HOLDOUT))
 
 
-def _say_if_holdout_is_not_used(options: TrainOptions) -> None:
+def _say_if_holdout_is_not_used(options: ExamplesOptions) -> None:
     if options.holdout is not None:
         remark = f"--holdout: not used, as {options.data} has a test set of its own."
         print(f"needle train: {remark}", file=sys.stderr)
 
 
-def _mnist(options: TrainOptions) -> Examples:
+def _mnist(options: ExamplesOptions) -> Examples:
     """The training files and the test files; or the test files alone, divided."""
     folder = Path(options.data_dir)
     about = Description("mnist", (28, 28, 1), _ten_digits(), 1 / 255, LIGHT_ON_DARK)
@@ -151,11 +154,13 @@ def _ten_digits() -> tuple[str, ...]:
     return tuple(str(digit) for digit in range(10))
 
 
-def _npz(options: TrainOptions) -> Examples:
+def _npz(options: ExamplesOptions) -> Examples:
     path = Path(options.data)
     if path.suffix != ".npz":
+        hint = f" For text: needle train gpt --data {path}, or lm." if path.exists() else ""
         raise OptionError(
             f"--data: expected digits, mnist, or the name of an .npz file, got {options.data!r}."
+            f"{hint}"
         )
     arrays = read_npz(path)
     about = Description(path.stem, arrays.x.shape[1:], arrays.class_names, arrays.scale, None)

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-__all__ = ["Parser", "did_you_mean", "number", "one_of", "path", "share", "whole"]
+__all__ = [
+    "Parser",
+    "adder",
+    "did_you_mean",
+    "number",
+    "one_of",
+    "path",
+    "share",
+    "share_or_all",
+    "whole",
+]
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +41,8 @@ class Parser(argparse.ArgumentParser):
         if known := self.known_elsewhere and self.known_elsewhere(name):
             return known
         if not name.startswith("-"):
+            if taken := [action.metavar for action in self._get_positional_actions()]:
+                return f"expected {' '.join(map(str, taken))} and options, got {name!r} besides."
             return f"expected options only, got {name!r}: it takes no arguments."
         hint = did_you_mean(name, self._option_string_actions)
         return f"{name}: expected an option that exists.{hint}"
@@ -42,6 +54,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process with one line and status 2."""
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")
+
+
+def adder(parser: Parser, defaults: Any) -> Callable[..., None]:
+    """Adds an option with the default that the settings have, if it is a word or a number."""
+
+    def add(name: str, kind: Any, summary: str, metavar: str = "N") -> None:
+        default = getattr(defaults, name.removeprefix("--").replace("-", "_"), None)
+        shown = "" if default is None else f" ({default})"
+        parser.add_argument(name, type=kind, metavar=metavar, help=f"{summary}{shown}")
+
+    return add
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -110,6 +133,11 @@ def share(text: str) -> float:
     if not 0 < _float(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}.")
     return float(text)
+
+
+def share_or_all(text: str) -> float:
+    """A number in (0, 1]."""
+    return 1.0 if _float(text) == 1 else share(text)
 
 
 def _float(text: str) -> float:

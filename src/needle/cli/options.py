@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from needle.cli.grammar import Parser, did_you_mean, number, path, share, whole
+from needle.cli.grammar import Parser, did_you_mean, number, path, share_or_all, whole
 from needle.cli.settings import GenerateOptions, InfoOptions, PredictOptions, TrainJob
 from needle.cli.train_options import add_train_options, train_job
 from needle.version import __version__
@@ -83,7 +83,7 @@ def _add_predict_options(parser: Parser) -> None:
 def _add_generate_options(parser: Parser) -> None:
     add = parser.add_argument
     like = GenerateOptions("")
-    add("run", metavar="RUN", help="a run folder of `needle train lm` or `needle train gpt`")
+    add("run", metavar="RUN", help="a run folder of `needle train lm` or `gpt`")
     add("--prompt", metavar="TEXT", help="how the text begins (as a line does)")
     add(
         "--tokens",
@@ -102,7 +102,7 @@ def _add_generate_options(parser: Parser) -> None:
     add("--top-k", type=whole(1), metavar="N", help="choose among the N likeliest only")
     add(
         "--top-p",
-        type=share,
+        type=share_or_all,
         metavar="X",
         help="choose among the likeliest that make up this share",
     )

@@ -90,13 +90,14 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingDependencyError(
             "pictures: expected matplotlib to be installed, got none, so no PNGs. "
             'Hint: pip install "needle-dl[demo]".'
         ) from error
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    layout = ConstrainedLayoutEngine(wspace=0.06)
+    figure = Figure(figsize=(width, height), dpi=130, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -68,11 +68,10 @@ class RunFolder:
         """A line about each round, in place of all that there are."""
         write_atomically(self.path / METRICS, "".join(f"{json.dumps(r)}\n" for r in history))
 
-    def write_samples(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def write_samples(self, samples: Sequence[str]) -> None:
         """The text that was written after each round, if any was."""
-        samples = [r["sample"] for r in history if "sample" in r]
-        if samples:
-            write_atomically(self.path / SAMPLES, "\n\n".join(samples) + "\n")
+        if any(samples):
+            write_atomically(self.path / SAMPLES, "\n".join(samples))
 
     def save_model(self, model: nn.Module, recipe: str, about_model: Any, about_data: Any) -> None:
         """The weights, and beside them what `load_run` needs."""
@@ -101,7 +100,9 @@ def load_run(folder: str, kind: str) -> tuple[nn.Module, Any]:
     Raises FileNotFoundError, OptionError for a network of the other kind, or FileFormatError for
     what `needle train` did not write.
     """
-    path = Path(folder) / MODEL
+    path = Path(folder)
+    if path.name != MODEL or path.is_dir():  # the file itself is as good as its folder
+        path /= MODEL
     if not path.is_file():
         raise FileNotFoundError(f"RUN: expected a run folder of needle train, got no {path}.")
     model, about = _rebuilt(path, kind)

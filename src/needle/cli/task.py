@@ -146,6 +146,10 @@ class Task(ABC):
     def line(self, record: Record) -> str:
         """The line, or lines, that are printed about a round."""
 
+    def sample(self, record: Record) -> str:
+        """What the network wrote after a round, for a file of such samples; '' if nothing."""
+        return ""
+
     @abstractmethod
     def last_line(self) -> str:
         """What came of it."""

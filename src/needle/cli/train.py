@@ -156,7 +156,7 @@ class _Run:
 
     def _on_round(self, record: Record) -> None:
         self.folder.append_metrics(record)
-        self.folder.write_samples(self.progress.history)
+        self.folder.write_samples([self.task.sample(r) for r in self.progress.history])
         self.save_model()
         self.say(self.task.line(record))
 

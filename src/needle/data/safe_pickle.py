@@ -100,7 +100,7 @@ def _encode(text: Any, encoding: Any) -> Any:
 
 
 # What stands for the calls that pickles of byte arrays make. NumPy 2 renamed `core` to `_core`;
-# `_codecs.encode` is how Python 3 writes bytes for Python 2.
+# `_codecs.encode` is how Python 3 writes bytes for Python 2, and `bytes()` how it writes none.
 _CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray._reconstruct": _reconstruct,
@@ -108,6 +108,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "numpy._core.numeric._frombuffer": _from_buffer,
     "numpy.dtype": _dtype,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",
 }
 _NAMES = {*_CALLS, "numpy.ndarray"}
 

@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from needle import nn
 from needle.autograd import Tensor
-from needle.errors import DTypeError, NeedleError, StateDictError, describe
+from needle.errors import (
+    DTypeError,
+    FileFormatError,
+    NeedleError,
+    StateDictError,
+    describe,
+    kind_of,
+)
 from needle.models.foreign_layouts import Entry, ForeignNames, entries
 from needle.nn.module import LoadReport
 from needle.serialization import load
 
 __all__ = ["foreign_state", "load_foreign"]
 
+_MOST_NAMED = 6
+_PICKLED = (b"PK", b"\x80")  # PyTorch's files are zip archives with a pickle, or were a pickle
 _NO_WEIGHTS = ("num_batches_tracked",)
 _WRAPPERS = ("module", "_orig_mod")  # DataParallel's and torch.compile's
 
@@ -46,22 +56,26 @@ def load_foreign(
     model's dtype. `num_batches_tracked` is left out; so are GPT-2's masks, and a head that is its
     table of embeddings.
 
-    Raises StateDictError, which names every weight at fault in the source's own words;
-    FileNotFoundError; FileFormatError for a truncated or foreign file. The model is unchanged then.
+    Raises StateDictError, which names the weights at fault in the source's own words, and how many
+    there are; DTypeError for arguments of other types; FileNotFoundError; FileFormatError for a
+    truncated or foreign file. The model is unchanged then.
     """
-    names = getattr(model, "foreign_names", ForeignNames())
+    names = _names_of("load_foreign", model)
     wanted = list(entries(model, names))
-    found, unexpected = _matched(_read(source), wanted, names, rename or {})
+    found, unexpected = _matched(_read(source), wanted, names, _checked(rename))
     faults = _tied(found, unexpected, wanted, names)
     missing = [entry.name for entry in wanted if entry.name not in found]
     state = _as_ours(found, wanted, faults)
+    kinds = {"at fault": faults}
     if strict:
-        faults += [f"{name}: missing" for name in missing]
-        faults += [f"{name}: unexpected" for name, _ in unexpected.values()]
-    if faults:
+        kinds["missing"] = [f"{name}: missing" for name in missing]
+        kinds["unexpected"] = [f"{name}: unexpected" for name, _ in unexpected.values()]
+    count = sum(map(len, kinds.values()))
+    if count:
+        shown = "; ".join(_first(kind, of_kind) for kind, of_kind in kinds.items() if of_kind)
         raise StateDictError(
-            f"load_foreign: expected the weights of {type(model).__name__}, got {len(faults)} at "
-            f"fault: {'; '.join(faults)}."
+            f"load_foreign: expected the weights of {type(model).__name__}, got {count} at "
+            f"fault: {shown}."
         )
     model.load_state_dict(state, strict=False)
     return LoadReport(missing, [name for name, _ in unexpected.values()])
@@ -80,18 +94,62 @@ def foreign_state(
     >>> {name: array.shape for name, array in state.items()}
     {'0.weight': (2, 3), '0.bias': (2,), '2.weight': (5, 2), '2.bias': (5,)}
     """
-    names = getattr(model, "foreign_names", ForeignNames())
+    names = _names_of("foreign_state", model)
     return {entry.name: entry.as_theirs(inputs_first) for entry in entries(model, names)}
 
 
 def _read(source: Any) -> Mapping[str, Any]:
     if isinstance(source, (str, os.PathLike)):
-        return load(source)
+        return _from_file(source)
+    expected = "load_foreign: expected a path or a dict of names and arrays"
     if not isinstance(source, Mapping):
-        raise DTypeError(
-            f"load_foreign: expected a path or a dict of names and arrays, got {describe(source)}."
-        )
+        raise DTypeError(f"{expected}, got {describe(source)}.")
+    for name, value in source.items():
+        if not isinstance(name, str):
+            raise DTypeError(f"{expected}, got a dict with the name {name!r}, {kind_of(name)}.")
+        if isinstance(value, Mapping):
+            raise DTypeError(
+                f"{expected}, got a dict that holds another under {name!r}. Hand over that one, "
+                "if it is the model's."
+            )
     return source
+
+
+def _from_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    try:
+        return load(path)
+    except FileFormatError as error:
+        if not Path(path).read_bytes()[:4].startswith(_PICKLED):
+            raise
+        raise FileFormatError(
+            f"{error} It is pickled, and is not read, as it could run any code. In PyTorch: "
+            "safetensors.torch.save_file(model.state_dict(), path)."
+        ) from error
+
+
+def _names_of(owner: str, model: Any) -> ForeignNames:
+    if not isinstance(model, nn.Module):
+        raise DTypeError(f"{owner}: expected a module, got {kind_of(model)}.")
+    names: ForeignNames = getattr(model, "foreign_names", ForeignNames())
+    return names
+
+
+def _checked(rename: Any) -> Mapping[str, str]:
+    if rename is None:
+        return {}
+    if not isinstance(rename, Mapping) or not all(
+        isinstance(part, str) for pair in rename.items() for part in pair
+    ):
+        raise DTypeError(
+            f"load_foreign: expected rename to be a dict of strings, got {describe(rename)}."
+        )
+    return rename
+
+
+def _first(kind: str, faults: Sequence[str]) -> str:
+    """The first few; how many more there are of that kind."""
+    more = len(faults) - _MOST_NAMED
+    return "; ".join([*faults[:_MOST_NAMED], *[f"and {more} more {kind}"] * (more > 0)])
 
 
 # -- which array is which weight -------------------------------------------------------------------

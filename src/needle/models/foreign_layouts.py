@@ -67,13 +67,27 @@ class Entry:
         return shape[1:] if self.layout == "row" else shape
 
     def as_ours(self, value: Any, inputs_first: bool) -> Tensor:
-        """Their array in our layout. Raises StateDictError for another shape."""
+        """Their array in our layout. Raises StateDictError for another shape, and for
+        numbers beyond the range of our dtype.
+        """
         given = as_tensor(value)
         if given.shape != self.shape(inputs_first):
             raise StateDictError(f"expected shape {self.shape(inputs_first)}, got {given.shape}")
+        self._require_range(given)
         if self._is_turned(inputs_first):  # (out, in, k1, k2) -> (k1, k2, in, out)
             return given.permute((*range(2, given.ndim), 1, 0))
         return given.reshape(self.tensor.shape)
+
+    def _require_range(self, given: Tensor) -> None:
+        if given.dtype == self.tensor.dtype or given.dtype.kind == "c":  # refused when loaded
+            return
+        values = given.numpy()
+        with np.errstate(over="ignore"):
+            lost = np.isfinite(values) & ~np.isfinite(values.astype(self.tensor.dtype))
+        if lost.any():
+            raise StateDictError(
+                f"expected numbers that {self.tensor.dtype} holds, got {values[lost][0]}"
+            )
 
     def as_theirs(self, inputs_first: bool) -> np.ndarray[Any, Any]:
         """Our array in their layout."""

@@ -155,3 +155,5 @@ def _require_images(name: str, x: Tensor) -> None:
     require_tensors(name, x)
     if x.ndim != 4 or x.shape[1] != 3:
         raise ShapeError(f"{name}: expected images x [B, 3, H, W], got {describe(x)}.")
+    if 0 in x.shape[2:]:
+        raise ShapeError(f"{name}: expected images of 1 pixel or more, got {describe(x)}.")

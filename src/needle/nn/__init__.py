@@ -77,8 +77,10 @@ from needle.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
 from needle.nn.sequences import (
     PackedSequence,
     pack_padded_sequence,
+    pack_sequence,
     pad_packed_sequence,
     pad_sequence,
+    unpad_sequence,
 )
 from needle.nn.transformer import AttentionLayer, Transformer, TransformerLayer
 
@@ -149,6 +151,8 @@ __all__ = [
     "TransformerEncoderLayer",
     "TransformerLayer",
     "pack_padded_sequence",
+    "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
+    "unpad_sequence",
 ]

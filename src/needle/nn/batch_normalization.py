@@ -7,42 +7,44 @@ from typing import Any
 
 from needle import init
 from needle.autograd import Tensor, modes, no_grad
-from needle.dtypes import is_floating
 from needle.errors import ShapeError, describe
-from needle.nn.checks import require_number, require_positive
-from needle.nn.normalization import Shape, _in_shape, _Norm
+from needle.nn.checks import require_number, require_positive, shown_options
+from needle.nn.normalization import Norm, Shape
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d"]
 
 
-class _ChannelNorm(_Norm):
+class _ChannelNorm(Norm):
     """Base: a weight for each of `dim` channels, and running statistics for evaluation."""
+
+    usual = True  # affine and track_running_stats, where nothing is said
 
     def __init__(
         self, dim: int, eps: float, momentum: float, affine: bool, track: bool, *where: Any
     ) -> None:
         name = type(self).__name__
         require_positive(name, dim=dim)
-        super().__init__(eps, (dim,), affine, affine, *where)
+        super().__init__(eps, (dim,), bool(affine), bool(affine), *where)
         require_number(name, "momentum in [0, 1]", momentum, lambda m: 0 <= m <= 1)
         self.dim, self.momentum = dim, momentum
+        self.affine, self.track_running_stats = bool(affine), bool(track)
         device, dtype = where
         self.running_mean = init.zeros(dim, device=device, dtype=dtype) if track else None
         self.running_var = init.ones(dim, device=device, dtype=dtype) if track else None
 
-    def _with_running_statistics(self, x: Tensor, shape: Shape) -> Tensor:
-        """x · scale + shift, with the running statistics for those of x."""
+    def _with_running_statistics(self, x: Tensor, axes: tuple[int, ...], shape: Shape) -> Tensor:
+        """x normalised over `axes` by the running statistics in place of those of x."""
         assert self.running_mean is not None
         assert self.running_var is not None
-        scale = 1 / (_widened(self.running_var) + self.eps).sqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -self.running_mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias
-        y = _widened(x) * _in_shape(shape, scale) + _in_shape(shape, shift)
-        narrow = _is_narrow(x) and (self.weight is None or _is_narrow(self.weight))
-        return y.astype(x.dtype) if narrow else y
+        return self._standardize(x, axes, shape, self.running_mean, self.running_var)
+
+    def _require_elements(self, x: Tensor, count: int, least: int) -> None:
+        """Raise ShapeError unless each channel has so many elements."""
+        if count < least:
+            raise ShapeError(
+                f"{type(self).__name__}: expected {least} or more elements in each channel, "
+                f"got {describe(x)}."
+            )
 
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards those of a batch, of shape (dim,)."""
@@ -55,16 +57,21 @@ class _ChannelNorm(_Norm):
         return moved.detach().astype(running.dtype)
 
     def extra_repr(self) -> str:
-        return f"{self.dim}, eps={self.eps}, momentum={self.momentum}"
+        usual = {"affine": self.usual, "track_running_stats": self.usual}
+        return f"{self.dim}, eps={self.eps}, momentum={self.momentum}{shown_options(self, **usual)}"
 
 
 class BatchNorm1d(_ChannelNorm):
     """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over the batch.
 
     x: (B, dim) or (B, dim, L) -> y: the same shape; E and Var of each channel, over B and L
-    weight: (dim,) ones; bias: (dim,) zeros
+    weight: (dim,) ones; bias: (dim,) zeros; None without affine
     running_mean, running_var: (dim,); in training r ← (1 - momentum) r + momentum · batch's, with
     the biased variance (÷ B; PyTorch keeps the unbiased one), in evaluation they replace E and Var.
+    None without track_running_stats: then E and Var are those of x in evaluation too
+
+    Of one element (in training a batch of one row, or of one image of a single place), y is the
+    bias, and Var 0: such a batch teaches nothing. PyTorch refuses it.
 
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
     """
@@ -79,8 +86,11 @@ class BatchNorm1d(_ChannelNorm):
         momentum: float = 0.1,
         device: Any = None,
         dtype: Any = "float32",
+        *,
+        affine: bool = True,
+        track_running_stats: bool = True,
     ) -> None:
-        super().__init__(dim, eps, momentum, True, True, device, dtype)
+        super().__init__(dim, eps, momentum, affine, track_running_stats, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         self._require_input(
@@ -89,15 +99,12 @@ class BatchNorm1d(_ChannelNorm):
             lambda x: x.ndim in self.ranks and x.shape[1] == self.dim,
             self.hint.format(self.dim),
         )
-        shape = (self.dim, *(1,) * (x.ndim - 2))
-        if not self.training:
-            return self._with_running_statistics(x, shape)
-        if 0 in x.shape:
-            raise ShapeError(
-                f"{type(self).__name__}: expected a batch of 1 or more, got {describe(x)}."
-            )
-        y, (mean, var) = self._normalize(x, (0, *range(2, x.ndim)), shape)
-        if not modes.recomputing():
+        axes, shape = (0, *range(2, x.ndim)), (self.dim, *(1,) * (x.ndim - 2))
+        if self.running_mean is not None and not self.training:
+            return self._with_running_statistics(x, axes, shape)
+        self._require_elements(x, math.prod([x.shape[axis] for axis in axes]), least=1)
+        y, (mean, var) = self._normalize(x, axes, shape)
+        if self.running_mean is not None and not modes.recomputing():
             self._track(mean.reshape((self.dim,)), var.reshape((self.dim,)))
         return y
 
@@ -118,6 +125,7 @@ class _InstanceNorm(_ChannelNorm):
     """Base: every channel of every sample by itself; x may come without the axis of samples."""
 
     spatial: int  # how many axes follow that of the channels
+    usual = False
 
     def __init__(
         self,
@@ -129,8 +137,7 @@ class _InstanceNorm(_ChannelNorm):
         device: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        track = bool(track_running_stats)
-        super().__init__(dim, eps, momentum, bool(affine), track, device, dtype)
+        super().__init__(dim, eps, momentum, affine, track_running_stats, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         spatial = self.spatial
@@ -140,16 +147,12 @@ class _InstanceNorm(_ChannelNorm):
             f"[N, {image}] or [{image}]",
             lambda x: x.ndim - spatial in (1, 2) and x.shape[-spatial - 1] == self.dim,
         )
-        shape = (self.dim, *(1,) * spatial)
+        axes, shape = tuple(range(x.ndim - spatial, x.ndim)), (self.dim, *(1,) * spatial)
         if self.running_mean is not None and not self.training:
-            return self._with_running_statistics(x, shape)
+            return self._with_running_statistics(x, axes, shape)
         count = math.prod(x.shape[-spatial:])
-        if count < 2:
-            raise ShapeError(
-                f"{type(self).__name__}: expected 2 or more elements in each channel, "
-                f"got {describe(x)}."
-            )
-        y, moments = self._normalize(x, range(x.ndim - spatial, x.ndim), shape)
+        self._require_elements(x, count, least=2)
+        y, moments = self._normalize(x, axes, shape)
         if self.running_mean is not None and x.shape[0] and not modes.recomputing():
             with no_grad():
                 mean, var = [m.reshape((-1, self.dim)).mean(0) for m in moments]
@@ -180,11 +183,3 @@ class InstanceNorm2d(_InstanceNorm):
     """
 
     spatial = 2
-
-
-def _is_narrow(x: Tensor) -> bool:
-    return is_floating(x.dtype) and x.dtype.itemsize < 4
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.astype("float32") if _is_narrow(x) else x

@@ -1,4 +1,4 @@
-"""What layers and losses ask of their arguments, once."""
+"""What layers and losses ask of their arguments, and how they show them, once."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from needle.autograd import Tensor
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import DTypeError, OptionError, describe
+from needle.errors import DTypeError, OptionError
+from needle.ops.broadcasting import require_tensors
 
-__all__ = ["require_float_dtype", "require_number", "require_positive", "require_tensors"]
-
-
-def require_tensors(name: str, *values: Any) -> None:
-    """Raise DTypeError unless all `values` are Tensors."""
-    for value in values:
-        if not isinstance(value, Tensor):
-            raise DTypeError(
-                f"{name}: expected Tensors, got {describe(value)}. Wrap it first: ndl.Tensor(...)."
-            )
+__all__ = [
+    "require_float_dtype",
+    "require_number",
+    "require_positive",
+    "require_tensors",
+    "shown_options",
+]
 
 
 def require_float_dtype(name: str, dtype: Any) -> None:
@@ -44,3 +41,9 @@ def require_positive(name: str, **sizes: Any) -> None:
             positive = False
         if not positive:
             raise OptionError(f"{name}: expected {option} of 1 or more, got {size!r}.")
+
+
+def shown_options(layer: Any, **usual: Any) -> str:
+    """`, option=value` for each option of a layer that is not as usual."""
+    options = {option: getattr(layer, option) for option in usual}
+    return "".join([f", {o}={value!r}" for o, value in options.items() if value != usual[o]])

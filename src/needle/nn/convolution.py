@@ -14,42 +14,20 @@ import numpy as np
 
 from needle import init, ops
 from needle.autograd import Tensor
-from needle.errors import OptionError, ShapeError, describe
-from needle.nn.checks import require_positive, require_tensors
-from needle.nn.module import Module, Parameter
-from needle.ops.spatial import whole_numbers
+from needle.errors import OptionError, ShapeError
+from needle.nn.checks import require_positive, shown_options
+from needle.nn.module import Parameter
+from needle.nn.spatial import SpatialLayer, channels_first
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
 _PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-_SPATIAL = {1: "L", 2: "H, W"}
-
-
-# -- shared with the pooling layers --------------------------------------------------------------
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """(B, C, *spatial) as (B, *spatial, C)."""
-    return x.permute((0, *range(2, x.ndim), 1))
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    """(B, *spatial, C) as (B, C, *spatial)."""
-    return x.permute((0, x.ndim - 1, *range(1, x.ndim - 1)))
-
-
-def _require_pictures(name: str, x: Any, spatial: int, channels: int | None = None) -> None:
-    """Raise unless x is a Tensor with a batch, channels, and so many spatial axes."""
-    require_tensors(name, x)
-    if x.ndim != spatial + 2 or channels not in (None, x.shape[1]):
-        wanted = f"[B, {channels or 'C'}, {_SPATIAL[spatial]}]"
-        raise ShapeError(f"{name}: expected x {wanted}, got {describe(x)}.")
 
 
 # -- the contract's layer ------------------------------------------------------------------------
 
 
-class Conv(Module):
+class Conv(SpatialLayer):
     """y = the cross-correlation of x with square kernels, + bias, padded by (k - 1) // 2.
 
     x: (B, in_channels, H, W) -> y: (B, out_channels, H', W'), H' = (H + 2 p - k) // stride + 1
@@ -83,10 +61,9 @@ class Conv(Module):
         self.bias = _drawn_bias(bias, out_channels, fan_in, like)
 
     def forward(self, x: Tensor) -> Tensor:
-        _require_pictures("Conv", x, 2, self.in_channels)
         padding = (self.kernel_size - 1) // 2
-        y = ops.conv(_channels_last(x), self.weight, self.stride, padding)
-        return _channels_first(y if self.bias is None else y + self.bias)
+        y = ops.conv(self._pictures(x, self.in_channels), self.weight, self.stride, padding)
+        return channels_first(y if self.bias is None else y + self.bias)
 
     def extra_repr(self) -> str:
         bias = self.bias is not None
@@ -109,14 +86,12 @@ def _drawn_bias(wanted: bool, channels: int, fan_in: int, like: dict[str, Any]) 
 # -- convolution with all options ----------------------------------------------------------------
 
 
-class _Convolution(Module):
+class _Convolution(SpatialLayer):
     """Base: the options that both directions have, and the weights.
 
     weight, then bias, are drawn from U(±1/√fan_in), fan_in the extent of the kernel times the
     next but last axis of the weight: PyTorch's defaults.
     """
-
-    spatial = 2
 
     def _set_options(
         self,
@@ -139,9 +114,6 @@ class _Convolution(Module):
         self.dilation = self._numbers("dilation", dilation, 1)
         self.groups = groups
 
-    def _numbers(self, option: str, given: Any, least: int) -> tuple[int, ...]:
-        return tuple(whole_numbers(type(self).__name__, option, given, self.spatial, least))
-
     def _draw(self, rows: int, columns: int, bias: bool, device: Any, dtype: Any) -> None:
         """Weight (*K, rows, columns) and bias (out_channels,)."""
         like = {"device": device, "dtype": dtype}
@@ -151,21 +123,12 @@ class _Convolution(Module):
         self.weight = Parameter(init.rand(*shape, low=-bound, high=bound, **like))
         self.bias = _drawn_bias(bias, self.out_channels, fan_in, like)
 
-    def _pictures(self, x: Any) -> Tensor:
-        """x with channels last."""
-        _require_pictures(type(self).__name__, x, self.spatial, self.in_channels)
-        return _channels_last(x)
-
     def _result(self, y: Tensor) -> Tensor:
         """y + bias with channels first."""
-        return _channels_first(y if self.bias is None else y + self.bias)
+        return channels_first(y if self.bias is None else y + self.bias)
 
     def extra_repr(self) -> str:
-        shown = f"{self.in_channels}, {self.out_channels}"
-        for option, usual in self._usual().items():
-            value = getattr(self, option)
-            if value != usual:
-                shown += f", {option}={value}"
+        shown = f"{self.in_channels}, {self.out_channels}{shown_options(self, **self._usual())}"
         return shown + (", bias=False" if self.bias is None else "")
 
     def _usual(self) -> dict[str, Any]:
@@ -200,7 +163,7 @@ class _Conv(_Convolution):
         super().__init__()
         self._set_options((in_channels, out_channels), kernel_size, stride, dilation, groups)
         self.padding = self._checked_padding(padding)
-        if padding_mode not in _PADDING_MODES:
+        if not isinstance(padding_mode, str) or padding_mode not in _PADDING_MODES:
             raise OptionError(
                 f"{type(self).__name__}: expected padding_mode of {', '.join(_PADDING_MODES)}, "
                 f"got {padding_mode!r}."
@@ -231,7 +194,7 @@ class _Conv(_Convolution):
         return [(width, width) for width in self.padding]
 
     def forward(self, x: Tensor) -> Tensor:
-        pictures, padding = self._pictures(x), self._pairs()
+        pictures, padding = self._pictures(x, self.in_channels), self._pairs()
         if self.padding_mode != "zeros":
             pictures = _extended(type(self).__name__, pictures, padding, self.padding_mode)
             padding = [(0, 0)] * self.spatial
@@ -326,7 +289,7 @@ class _ConvTranspose(_Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         y = ops.conv_transpose(
-            self._pictures(x),
+            self._pictures(x, self.in_channels),
             self.weight,
             self.stride,
             self.padding,

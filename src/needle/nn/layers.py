@@ -11,6 +11,7 @@ from needle.autograd import Tensor
 from needle.errors import DTypeError, ShapeError, describe
 from needle.nn.checks import require_number, require_positive, require_tensors
 from needle.nn.module import Module, Parameter
+from needle.ops.attention import dropped
 
 __all__ = ["Dropout", "Flatten", "Identity", "Linear", "Residual", "Sequential"]
 
@@ -142,9 +143,7 @@ class Dropout(Module):
         require_tensors("Dropout", x)
         if not self.training or self.p == 0:
             return x
-        keep = 1 - self.p
-        mask = init.randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
-        return x * (mask / keep) if keep else x * 0
+        return dropped(x, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

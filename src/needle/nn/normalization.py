@@ -13,16 +13,17 @@ from needle.nn.checks import (
     require_number,
     require_positive,
     require_tensors,
+    shown_options,
 )
 from needle.nn.module import Module, Parameter
-from needle.ops import Normalize
+from needle.ops import Normalize, Standardize
 
 __all__ = ["GroupNorm", "LayerNorm", "LayerNorm1d", "RMSNorm"]
 
 Shape = tuple[int, ...]
 
 
-class _Norm(Module):
+class Norm(Module):
     """Base: eps, and the learned scale and shift, either of which may be None.
 
     For floats of less than 32 bits all is computed in float32: a square overflows float16 from
@@ -47,9 +48,16 @@ class _Norm(Module):
         self, x: Tensor, axes: Sequence[int], shape: Shape, centre: bool = True
     ) -> tuple[Tensor, TensorTuple]:
         """x normalised over `axes` (0..ndim-1), and its moments; weight and bias as of `shape`."""
-        weight = None if self.weight is None else _in_shape(shape, self.weight)
-        bias = None if self.bias is None else _in_shape(shape, self.bias)
-        return Normalize(axes, self.eps, centre).with_moments(x, weight, bias)
+        affine = _in_shape(shape, self.weight), _in_shape(shape, self.bias)
+        return Normalize(axes, self.eps, centre).with_moments(x, *affine)
+
+    def _standardize(
+        self, x: Tensor, axes: Sequence[int], shape: Shape, mean: Tensor, var: Tensor
+    ) -> Tensor:
+        """As `_normalize`, by a mean and a variance that are known."""
+        affine = _in_shape(shape, self.weight), _in_shape(shape, self.bias)
+        known = [_in_shape(shape, mean), _in_shape(shape, var)]
+        return Standardize(axes, self.eps).with_affine(x, known, *affine)
 
     def _require_input(
         self, x: Any, shown: str, fits: Callable[[Tensor], bool], hint: str = ""
@@ -61,7 +69,7 @@ class _Norm(Module):
             raise ShapeError(f"{name}: expected x {shown}, got {describe(x)}.{hint}")
 
 
-class _LastAxesNorm(_Norm):
+class _LastAxesNorm(Norm):
     """Base: normalisation over the last axes, with a weight for each place in them."""
 
     centre = True
@@ -73,7 +81,7 @@ class _LastAxesNorm(_Norm):
         for extent in extents or (None,):
             require_positive(type(self).__name__, normalized_shape=extent)
         super().__init__(eps, extents, bool(weight), bool(weight and bias), *where)
-        self.normalized_shape = extents
+        self.normalized_shape, self.elementwise_affine = extents, bool(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = self.normalized_shape
@@ -84,7 +92,8 @@ class _LastAxesNorm(_Norm):
 
     def extra_repr(self) -> str:
         shape = self.normalized_shape
-        return f"{shape[0] if len(shape) == 1 else shape}, eps={self.eps}"
+        shown = f"{shape[0] if len(shape) == 1 else shape}, eps={self.eps}"
+        return shown + shown_options(self, elementwise_affine=True)
 
 
 class LayerNorm(_LastAxesNorm):
@@ -107,6 +116,10 @@ class LayerNorm(_LastAxesNorm):
         dtype: Any = "float32",
     ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
+
+    def extra_repr(self) -> str:
+        without = self.elementwise_affine and self.bias is None
+        return super().extra_repr() + (", bias=False" if without else "")
 
 
 class LayerNorm1d(LayerNorm):
@@ -146,7 +159,7 @@ class RMSNorm(_LastAxesNorm):
         super().__init__(normalized_shape, eps, elementwise_affine, False, device, dtype)
 
 
-class GroupNorm(_Norm):
+class GroupNorm(Norm):
     """y = weight · (x - E[x]) / √(Var[x] + eps) + bias, over groups of channels of each sample.
 
     x: (N, num_channels, ...) -> y: the same shape; E and Var over the num_channels / num_groups
@@ -173,7 +186,7 @@ class GroupNorm(_Norm):
                 f"channels and {num_groups} groups."
             )
         super().__init__(eps, (num_channels,), bool(affine), bool(affine), device, dtype)
-        self.num_groups, self.num_channels = num_groups, num_channels
+        self.num_groups, self.num_channels, self.affine = num_groups, num_channels, bool(affine)
 
     def forward(self, x: Tensor) -> Tensor:
         shown = f"[N, {self.num_channels}, ...] with elements in each group"
@@ -189,8 +202,10 @@ class GroupNorm(_Norm):
         return y.reshape(x.shape)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
+        shown = f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
+        return shown + shown_options(self, affine=True)
 
 
-def _in_shape(shape: Shape, x: Tensor) -> Tensor:
-    return x if x.shape == shape else x.reshape(shape)
+def _in_shape(shape: Shape, x: Any) -> Any:
+    """A Tensor, or None, in a shape that broadcasts to the layer's input."""
+    return x if x is None or x.shape == shape else x.reshape(shape)

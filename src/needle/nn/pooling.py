@@ -10,11 +10,11 @@ from typing import Any
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.errors import OptionError, ShapeError, describe
-from needle.nn.checks import require_positive, require_tensors
-from needle.nn.convolution import _channels_first, _channels_last, _require_pictures
+from needle.errors import ShapeError, describe
+from needle.nn.checks import require_positive, require_tensors, shown_options
 from needle.nn.module import Module
-from needle.ops.spatial import whole_numbers
+from needle.nn.spatial import SpatialLayer, channels_first, channels_last
+from needle.ops.spatial import require_half_padding
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -30,37 +30,35 @@ __all__ = [
 ]
 
 
-class _Pool(Module):
-    """Base: the options of a window. A stride of None is the kernel's size."""
-
-    spatial = 2
-
-    def __init__(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> None:
-        super().__init__()
-        self.kernel_size = self._numbers("kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else self._numbers("stride", stride, 1)
-        self.padding = self._numbers("padding", padding, 0)
-        self.dilation = self._numbers("dilation", dilation, 1)
-        for k, p, d in zip(self.kernel_size, self.padding, self.dilation, strict=True):
-            if 2 * p > d * (k - 1) + 1:
-                raise OptionError(
-                    f"{type(self).__name__}: expected padding of at most half the kernel, got "
-                    f"padding {p} for a kernel that spans {d * (k - 1) + 1}."
-                )
-
-    def _numbers(self, option: str, given: Any, least: int) -> tuple[int, ...]:
-        return tuple(whole_numbers(type(self).__name__, option, given, self.spatial, least))
+class _SpatialPool(SpatialLayer):
+    """Base: pictures to pictures with the same channels."""
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The operator on pictures with channels last."""
         raise NotImplementedError(f"{type(self).__name__}: _pooled(self, x) is not written.")
 
     def forward(self, x: Tensor) -> Tensor:
-        _require_pictures(type(self).__name__, x, self.spatial)
-        return _channels_first(self._pooled(_channels_last(x)))
+        return channels_first(self._pooled(self._pictures(x)))
+
+
+class _Pool(_SpatialPool):
+    """Base: the options of a window. A stride of None is the kernel's size."""
+
+    def __init__(self, kernel_size: Any, stride: Any, padding: Any) -> None:
+        super().__init__()
+        self.kernel_size = self._numbers("kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else self._numbers("stride", stride, 1)
+        self.padding = self._numbers("padding", padding, 0)
+        for kernel, width in zip(self.kernel_size, self.padding, strict=True):
+            require_half_padding(type(self).__name__, kernel, width)
 
     def extra_repr(self) -> str:
-        return f"{self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        shown = f"{self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return shown + shown_options(self, **self._usual())
+
+    def _usual(self) -> dict[str, Any]:
+        """Further options, and the values that need no mention."""
+        return {"ceil_mode": False}
 
 
 class _MaxPool(_Pool):
@@ -72,13 +70,16 @@ class _MaxPool(_Pool):
         dilation: Any = 1,
         ceil_mode: bool = False,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation)
-        self.ceil_mode = ceil_mode
+        super().__init__(kernel_size, stride, padding)
+        self.dilation, self.ceil_mode = self._numbers("dilation", dilation, 1), bool(ceil_mode)
 
     def _pooled(self, x: Tensor) -> Tensor:
         return ops.max_pool(
             x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         )
+
+    def _usual(self) -> dict[str, Any]:
+        return {"dilation": (1,) * self.spatial, **super()._usual()}
 
 
 class MaxPool1d(_MaxPool):
@@ -114,10 +115,10 @@ class _AvgPool(_Pool):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, 1)
+        super().__init__(kernel_size, stride, padding)
         if divisor_override is not None:
             require_positive(type(self).__name__, divisor_override=divisor_override)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.ceil_mode, self.count_include_pad = bool(ceil_mode), bool(count_include_pad)
         self.divisor_override = divisor_override
 
     def _pooled(self, x: Tensor) -> Tensor:
@@ -130,6 +131,9 @@ class _AvgPool(_Pool):
             self.count_include_pad,
             self.divisor_override,
         )
+
+    def _usual(self) -> dict[str, Any]:
+        return {**super()._usual(), "count_include_pad": True, "divisor_override": None}
 
 
 class AvgPool1d(_AvgPool):
@@ -155,25 +159,14 @@ class AvgPool2d(_AvgPool):
     spatial = 2
 
 
-class _AdaptivePool(Module):
+class _AdaptivePool(_SpatialPool):
     """Base: how many windows there are along each axis; None: as many as places."""
-
-    spatial = 2
 
     def __init__(self, output_size: Any) -> None:
         super().__init__()
         several = isinstance(output_size, (tuple, list))
         self.output_size = tuple(output_size) if several else (output_size,) * self.spatial
-        sizes = [1 if size is None else size for size in self.output_size]
-        whole_numbers(type(self).__name__, "output_size", sizes, self.spatial, 1)
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        """The operator on pictures with channels last."""
-        raise NotImplementedError(f"{type(self).__name__}: _pooled(self, x) is not written.")
-
-    def forward(self, x: Tensor) -> Tensor:
-        _require_pictures(type(self).__name__, x, self.spatial)
-        return _channels_first(self._pooled(_channels_last(x)))
+        self._numbers("output_size", [1 if m is None else m for m in self.output_size], 1)
 
     def extra_repr(self) -> str:
         return f"{self.output_size}"
@@ -262,4 +255,4 @@ class GlobalMaxPool(_GlobalPool):
     def forward(self, x: Tensor) -> Tensor:
         axes = self._spatial_axes(x)
         kept = (1,) * len(axes) if self.keepdims else ()
-        return ops.adaptive_max_pool(_channels_last(x), 1).reshape((*x.shape[:2], *kept))
+        return ops.adaptive_max_pool(channels_last(x), 1).reshape((*x.shape[:2], *kept))

@@ -7,7 +7,13 @@ from typing import Any
 
 from needle.autograd import Tensor
 from needle.errors import OptionError, ShapeError, describe
-from needle.nn.checks import require_number, require_positive, require_tensors
+from needle.nn.checks import (
+    require_float_dtype,
+    require_number,
+    require_positive,
+    require_tensors,
+    shown_options,
+)
 from needle.nn.layers import Dropout
 from needle.nn.module import Module
 from needle.nn.recurrent_cells import (
@@ -20,6 +26,7 @@ from needle.nn.recurrent_cells import (
 )
 from needle.nn.sequences import PackedSequence
 from needle.ops import concatenate, flip, stack
+from needle.ops.recurrence import require_nonlinearity
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -30,25 +37,38 @@ class _Recurrent(Module):
     Cells, and rows of states, come in the order layer 0, layer 0 backwards, layer 1, ...
     """
 
+    cell: type[_Cell]
     cells_name = ""  # of the attribute that holds them
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
+        num_layers: int = 1,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         name = type(self).__name__
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         require_positive(name, **sizes)
         require_number(name, "dropout in [0, 1]", dropout, lambda p: 0 <= p <= 1)
+        require_float_dtype(name, dtype)
         self.input_size, self.hidden_size, self.num_layers = sizes.values()
-        self.batch_first, self.bidirectional = batch_first, bidirectional
+        self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout = Dropout(dropout)
+        options = {"bias": bias, "device": device, "dtype": dtype, **self._cell_options()}
+        cells = [self.cell(size, hidden_size, **options) for size in self._input_sizes()]
+        setattr(self, self.cells_name, cells)
+
+    def _cell_options(self) -> dict[str, Any]:
+        """What cells are told that not every kind of cell has."""
+        return {}
 
     @property
     def directions(self) -> int:
@@ -77,6 +97,8 @@ class _Recurrent(Module):
             y, ends = self._over_layers(x.masked(), states, x.lengths)
             return PackedSequence(y, x.lengths), ends
         self._require_input(x, self.batch_first)
+        if x.ndim == 2:
+            return self._run_unbatched(x, states, lengths)
         if self.batch_first:
             x = x.transpose((0, 1))
         if lengths is not None:
@@ -84,6 +106,21 @@ class _Recurrent(Module):
             x, lengths = packed.masked(), packed.lengths
         y, ends = self._over_layers(x, states, lengths)
         return y.transpose((0, 1)) if self.batch_first else y, ends
+
+    def _run_unbatched(
+        self, x: Tensor, states: Sequence[Any] | None, lengths: Any
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One sequence, (T, I), by itself, its states (cells, H): as a batch of one."""
+        if lengths is not None:
+            raise OptionError(
+                f"{type(self).__name__}: expected no lengths for one sequence, got {describe(x)} "
+                "and lengths. Cut it to its length."
+            )
+        if states is not None:
+            self._require_states(states, (len(self._cells), self.hidden_size))
+            states = [state.expand_dims(1) for state in states]
+        y, ends = self._over_layers(x.expand_dims(1), states, None)
+        return y.squeeze(1), tuple([state.squeeze(1) for state in ends])
 
     def _over_layers(
         self, x: Tensor, states: Sequence[Any] | None, lengths: Any
@@ -110,43 +147,47 @@ class _Recurrent(Module):
         cells, batch = self._cells, x.shape[1]
         if states is None:
             return [[cell.zeros(x, batch) for cell in cells]] * len(cells[0].states)
-        name, names = type(self).__name__, [f"{state}0" for state in cells[0].states]
-        require_tensors(name, *states)
-        _require_states(name, names, states, (len(cells), batch, self.hidden_size))
+        self._require_states(states, (len(cells), batch, self.hidden_size))
         return states
+
+    def _require_states(self, states: Sequence[Any], shape: tuple[int, ...]) -> None:
+        name = type(self).__name__
+        require_tensors(name, *states)
+        _require_states(name, [f"{state}0" for state in self.cell.states], states, shape)
 
     def _require_input(self, x: Any, batch_first: bool) -> None:
         name, features = type(self).__name__, self._cells[0].W_ih.shape[0]
         require_tensors(name, x)
-        if x.ndim != 3 or x.shape[2] != features:
+        if x.ndim not in (2, 3) or x.shape[-1] != features:
             axes = "B, T" if batch_first else "T, B"
-            raise ShapeError(f"{name}: expected x [{axes}, {features}], got {describe(x)}.")
-        if x.shape[1 if batch_first else 0] == 0:
+            raise ShapeError(
+                f"{name}: expected x [{axes}, {features}] or [T, {features}], got {describe(x)}."
+            )
+        if x.shape[1 if batch_first and x.ndim == 3 else 0] == 0:
             raise ShapeError(f"{name}: expected a sequence of 1 step or more, got {describe(x)}.")
 
+    def forward(self, x: Any, h0: Any = None, *, lengths: Any = None) -> tuple[Any, Any]:
+        output, (h_n,) = self._run(x, None if h0 is None else [h0], lengths)
+        return output, h_n
+
     def extra_repr(self) -> str:
-        options = {
-            "num_layers": self.num_layers,
-            "batch_first": self.batch_first,
-            "bidirectional": self.bidirectional,
-        }
-        shown = [f"{name}={value}" for name, value in options.items() if value not in (1, False)]
-        return ", ".join([f"{self.input_size}, {self.hidden_size}", *shown])
+        usual = {"num_layers": 1, "bias": True, "batch_first": False, "bidirectional": False}
+        return f"{self.input_size}, {self.hidden_size}{shown_options(self, **usual)}"
 
 
 def _one_way(
     cell: _Cell, x: Tensor, states: Sequence[Tensor], lengths: Any, backwards: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """One cell over all steps: its output, and each state after the sequence's last step."""
-    after = cell.over_time(_turned(x, lengths) if backwards else x, *states)
+    after = cell.over_time(_reversed(x, lengths) if backwards else x, *states)
     if lengths is None:
         ends = [state[-1] for state in after]
     else:
         ends = [PackedSequence(state, lengths).last() for state in after]
-    return _turned(after[0], lengths) if backwards else after[0], ends
+    return _reversed(after[0], lengths) if backwards else after[0], ends
 
 
-def _turned(x: Tensor, lengths: Any) -> Tensor:
+def _reversed(x: Tensor, lengths: Any) -> Tensor:
     """Each sequence back to front."""
     return flip(x, 0) if lengths is None else PackedSequence(x, lengths).reversed().padded
 
@@ -155,7 +196,8 @@ class RNN(_Recurrent):
     """Cells h_t = act(x_t W_ih + bias_ih + h_{t-1} W_hh + bias_hh), layer above layer.
 
     x: (T, B, I), T of 1 or more; h0: (L, B, H), zeros if left out
-    -> output: (T, B, D · H), of the last layer; h_n: (L, B, H), after each sequence's last step
+    -> output: (T, B, D · H), of the last layer; h_n: (L, B, H), after each sequence's last step;
+    one sequence may come without B, as (T, I), and h0, output and h_n are without it then
 
     Here L = num_layers · D, and D = 2 if bidirectional, else 1; rows of h0 and h_n come in the
     order layer 0, layer 0 backwards, layer 1, ..., as do the cells in `rnn_cells` (see `RNNCell`).
@@ -177,6 +219,7 @@ class RNN(_Recurrent):
     Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997.
     """
 
+    cell = RNNCell
     cells_name = "rnn_cells"
 
     def __init__(
@@ -193,17 +236,18 @@ class RNN(_Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first, dropout, bidirectional)
-        self.rnn_cells = [
-            RNNCell(size, hidden_size, bias, nonlinearity, device, dtype)
-            for size in self._input_sizes()
-        ]
+        require_nonlinearity("RNN", nonlinearity)
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, device, dtype,
+            batch_first=batch_first, dropout=dropout, bidirectional=bidirectional,
+        )  # fmt: skip
 
-    def forward(
-        self, x: Any, h0: Tensor | None = None, *, lengths: Any = None
-    ) -> tuple[Any, Tensor]:
-        output, (h_n,) = self._run(x, None if h0 is None else [h0], lengths)
-        return output, h_n
+    def _cell_options(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + shown_options(self, nonlinearity="tanh")
 
 
 class LSTM(_Recurrent):
@@ -221,25 +265,8 @@ class LSTM(_Recurrent):
     ((5, 2, 6), (2, 2, 3))
     """
 
+    cell = LSTMCell
     cells_name = "lstm_cells"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = "float32",
-        *,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first, dropout, bidirectional)
-        self.lstm_cells = [
-            LSTMCell(size, hidden_size, bias, device, dtype) for size in self._input_sizes()
-        ]
 
     def forward(
         self, x: Any, h: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
@@ -256,28 +283,5 @@ class GRU(_Recurrent):
     Options, `lengths` and the order of the cells, in `gru_cells`, are those of `RNN`.
     """
 
+    cell = GRUCell
     cells_name = "gru_cells"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = "float32",
-        *,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first, dropout, bidirectional)
-        self.gru_cells = [
-            GRUCell(size, hidden_size, bias, device, dtype) for size in self._input_sizes()
-        ]
-
-    def forward(
-        self, x: Any, h0: Tensor | None = None, *, lengths: Any = None
-    ) -> tuple[Any, Tensor]:
-        output, (h_n,) = self._run(x, None if h0 is None else [h0], lengths)
-        return output, h_n

@@ -8,10 +8,16 @@ from typing import Any
 
 from needle import init
 from needle.autograd import Tensor
-from needle.errors import DTypeError, OptionError, ShapeError, describe
-from needle.nn.checks import require_float_dtype, require_positive, require_tensors
+from needle.errors import DTypeError, ShapeError, describe
+from needle.nn.checks import (
+    require_float_dtype,
+    require_positive,
+    require_tensors,
+    shown_options,
+)
 from needle.nn.module import Module, Parameter
 from needle.ops import gru_scan, lstm_scan, rnn_scan
+from needle.ops.recurrence import require_nonlinearity
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
@@ -23,7 +29,12 @@ class _Cell(Module):
     states: tuple[str, ...] = ("h",)  # what it keeps from step to step
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool, device: Any, dtype: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = "float32",
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -59,15 +70,19 @@ class _Cell(Module):
         return read.reshape((steps, batch, self.W_ih.shape[1]))
 
     def _step(self, x: Tensor, states: Sequence[Any] | None) -> tuple[Tensor, ...]:
-        """One step: (B, I), and (B, H) of each state -> (B, H) of each."""
-        name = type(self).__name__
+        """One step: (B, I), and (B, H) of each state -> (B, H) of each; or all without B."""
+        name, (features, size) = type(self).__name__, (self.W_ih.shape[0], self.W_hh.shape[0])
         require_tensors(name, x, *states or ())
-        if x.ndim != 2 or x.shape[1] != self.W_ih.shape[0]:
-            raise ShapeError(f"{name}: expected x [B, {self.W_ih.shape[0]}], got {describe(x)}.")
-        shape = (x.shape[0], self.W_hh.shape[0])
-        before = states or [self.zeros(x, x.shape[0])] * len(self.states)
-        _require_states(name, self.states, before, shape)
-        after = self.over_time(x.reshape((1, *x.shape)), *before)
+        if x.ndim not in (1, 2) or x.shape[-1] != features:
+            raise ShapeError(
+                f"{name}: expected x [B, {features}] or [{features}], got {describe(x)}."
+            )
+        shape, batch = (*x.shape[:-1], size), x.shape[0] if x.ndim == 2 else 1
+        before = states or [self.zeros(x, batch)] * len(self.states)
+        if states:
+            _require_states(name, self.states, states, shape)
+            before = [state.reshape((batch, size)) for state in states]
+        after = self.over_time(x.reshape((1, batch, features)), *before)
         return tuple([state.reshape(shape) for state in after])
 
     def extra_repr(self) -> str:
@@ -77,7 +92,7 @@ class _Cell(Module):
 class RNNCell(_Cell):
     """h' = act(x W_ih + bias_ih + h W_hh + bias_hh), act = tanh or relu.
 
-    x: (B, I); h: (B, H), zeros if left out -> h': (B, H)
+    x: (B, I); h: (B, H), zeros if left out -> h': (B, H); all may be without B
     W_ih: (I, H), W_hh: (H, H), bias_ih, bias_hh: (H,) or None; drawn in this order from U(±1/√H)
 
     Elman, "Finding Structure in Time", 1990.
@@ -92,15 +107,15 @@ class RNNCell(_Cell):
         device: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise OptionError(
-                f"RNNCell: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}."
-            )
+        require_nonlinearity("RNNCell", nonlinearity)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         return self._step(x, None if h is None else [h])[0]
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + shown_options(self, nonlinearity="tanh")
 
     def over_time(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         read = self._read(x, self.bias_ih, self.bias_hh)
@@ -111,7 +126,7 @@ class LSTMCell(_Cell):
     """c' = f · c + i · g, h' = o · tanh(c'), with i, f, o = σ and g = tanh of four blocks.
 
     The blocks i, f, g, o lie side by side in x W_ih + bias_ih + h W_hh + bias_hh: (B, 4H).
-    x: (B, I); (h, c): (B, H) each, zeros if left out -> (h', c')
+    x: (B, I); (h, c): (B, H) each, zeros if left out -> (h', c'); all may be without B
     W_ih: (I, 4H), W_hh: (H, 4H), bias_ih, bias_hh: (4H,) or None; drawn in this order, U(±1/√H)
 
     Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997.
@@ -119,16 +134,6 @@ class LSTMCell(_Cell):
 
     blocks = 4
     states = ("h", "c")
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = "float32",
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(self, x: Tensor, h: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, ...]:
         return self._step(x, _pair("LSTMCell", h))
@@ -142,7 +147,7 @@ class GRUCell(_Cell):
     """h' = (1 - z) · n + z · h; r, z = σ(x_r,z + s_r,z), n = tanh(x_n + r · s_n).
 
     The blocks for r, z, n lie side by side in x W_ih + bias_ih and s = h W_hh + bias_hh: (B, 3H).
-    x: (B, I); h: (B, H), zeros if left out -> h': (B, H)
+    x: (B, I); h: (B, H), zeros if left out -> h': (B, H); all may be without B
     W_ih: (I, 3H), W_hh: (H, 3H), bias_ih, bias_hh: (3H,) or None; drawn in this order, U(±1/√H)
 
     Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, eq. 5-8, with r
@@ -150,16 +155,6 @@ class GRUCell(_Cell):
     """
 
     blocks = 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = "float32",
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         return self._step(x, None if h is None else [h])[0]

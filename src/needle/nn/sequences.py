@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from needle.autograd import Tensor
+from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
-from needle.nn.checks import require_tensors
-from needle.ops import pad, stack, where
+from needle.nn.checks import require_number, require_positive, require_tensors
+from needle.ops import concatenate, stack, where
 
-__all__ = ["PackedSequence", "pack_padded_sequence", "pad_packed_sequence", "pad_sequence"]
+__all__ = [
+    "PackedSequence",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "unpad_sequence",
+]
 
 
 class PackedSequence:
@@ -35,11 +43,10 @@ class PackedSequence:
                 f"got {describe(padded)}."
             )
         self.padded = padded
-        self.lengths = _whole_numbers(lengths)
-        _require_lengths(self.lengths, padded)
+        self.lengths = _whole_numbers(lengths, padded)
 
     def masked(self, padding_value: float = 0.0) -> Tensor:
-        """`padded`, with `padding_value` past each end."""
+        """`padded`, with `padding_value` past each end, in its dtype."""
         x, steps = self.padded, np.arange(self.padded.shape[0])
         inside = steps[:, None] < self.lengths
         mask = Tensor(
@@ -48,7 +55,7 @@ class PackedSequence:
             dtype="bool",
             requires_grad=False,
         )
-        return where(mask, x, padding_value)
+        return where(mask, x, _of_dtype(x, padding_value))
 
     def reversed(self) -> PackedSequence:
         """Each sequence back to front; its padding stays behind it."""
@@ -65,8 +72,28 @@ class PackedSequence:
         return f"PackedSequence({describe(self.padded)}, lengths={self.lengths.tolist()})"
 
 
-def _whole_numbers(lengths: Any) -> np.ndarray[Any, Any]:
-    values = lengths.numpy() if hasattr(lengths, "numpy") else np.asarray(lengths)
+def _of_dtype(x: Tensor, padding_value: Any) -> Tensor:
+    """The value in the dtype of x, which keeps it so. OptionError if it is none of that dtype."""
+    require_number("padding_value", "a number", padding_value, lambda _: True)
+    if not is_floating(x.dtype):
+        low, high = (
+            (0, 1) if x.dtype == np.bool_ else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        )
+        if not low <= padding_value <= high or padding_value != int(padding_value):
+            raise OptionError(
+                f"padding_value: expected a value of {x.dtype}, as the sequences, got "
+                f"{padding_value!r}."
+            )
+        padding_value = int(padding_value)
+    return Tensor(padding_value, device=x.device, dtype=x.dtype, requires_grad=False)
+
+
+def _whole_numbers(lengths: Any, padded: Tensor) -> np.ndarray[Any, Any]:
+    """The lengths of the sequences, int64 (B,)."""
+    try:
+        values = lengths.numpy() if hasattr(lengths, "numpy") else np.asarray(lengths)
+    except ValueError:  # rows of different lengths
+        values = np.asarray(None)
     whole = values.dtype.kind in "iu" or (
         values.dtype.kind == "f" and np.array_equal(values, np.round(values))
     )
@@ -74,6 +101,7 @@ def _whole_numbers(lengths: Any) -> np.ndarray[Any, Any]:
         raise OptionError(
             f"lengths: expected one whole number for each sequence, got {describe(lengths)}."
         )
+    _require_lengths(values, padded)
     return values.astype(np.int64)
 
 
@@ -86,9 +114,10 @@ def _require_lengths(lengths: np.ndarray[Any, Any], padded: Tensor) -> None:
         )
     outside = lengths[(lengths < 1) | (lengths > steps)]
     if len(outside):
+        hint = " Leave empty sequences out." if outside[0] == 0 else ""
         raise OutOfRangeError(
-            f"lengths: expected whole numbers in [1, {steps}], got {outside[0]} for "
-            f"{describe(padded)}. Leave empty sequences out."
+            f"lengths: expected whole numbers in [1, {steps}], got {outside[0]:.9g} for "
+            f"{describe(padded)}.{hint}"
         )
 
 
@@ -140,6 +169,7 @@ def pad_packed_sequence(
         )
     longest = int(sequence.lengths.max(initial=1))
     steps = longest if total_length is None else total_length
+    require_positive("pad_packed_sequence", total_length=steps)
     if steps < longest:
         raise OptionError(
             f"pad_packed_sequence: expected total_length of {longest} or more, got {total_length}."
@@ -150,7 +180,7 @@ def pad_packed_sequence(
 
 
 def pad_sequence(
-    sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0
+    sequences: Iterable[Tensor], batch_first: bool = False, padding_value: float = 0.0
 ) -> Tensor:
     """Sequences (T_i, ...) side by side, with `padding_value` up to the longest.
 
@@ -162,21 +192,49 @@ def pad_sequence(
     needle.Tensor([[1. 0.]
      [2. 3.]])
     """
-    require_tensors("pad_sequence", *sequences)
+    padded, _ = _side_by_side("pad_sequence", sequences, padding_value)
+    return padded.transpose((0, 1)) if batch_first else padded
+
+
+def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = False) -> PackedSequence:
+    """Sequences (T_i, ...), T_i of 1 or more, as a PackedSequence.
+
+    enforce_sorted  as of `pack_padded_sequence`
+    """
+    padded, lengths = _side_by_side("pack_sequence", sequences, 0)
+    return pack_padded_sequence(padded, lengths, enforce_sorted=enforce_sorted)
+
+
+def unpad_sequence(padded: Tensor, lengths: Any, batch_first: bool = False) -> list[Tensor]:
+    """The sequences (T_i, ...) that lie side by side in `padded`, each without its padding.
+
+    padded   (T, B, ...), or (B, T, ...) with batch_first
+    lengths  (B,) whole numbers in [1, T]
+    """
+    packed = pack_padded_sequence(padded, lengths, batch_first)
+    return [packed.padded[:n, i] for i, n in enumerate(packed.lengths.tolist())]
+
+
+def _side_by_side(name: str, sequences: Iterable[Tensor], value: Any) -> tuple[Tensor, list[int]]:
+    """Sequences (T_i, ...) as (T, B, ...), `value` up to the longest, and the T_i."""
+    if not isinstance(sequences, Iterable):
+        raise DTypeError(f"{name}: expected a list of Tensors, got {describe(sequences)}.")
+    sequences = list(sequences)
+    require_tensors(name, *sequences)
     if not sequences or any(
         x.ndim == 0 or x.shape[1:] != sequences[0].shape[1:] for x in sequences
     ):
         raise ShapeError(
-            "pad_sequence: expected Tensors [T_i, ...], alike but for T_i, got "
+            f"{name}: expected Tensors [T_i, ...], alike but for T_i, got "
             f"{describe(*sequences) or 'none'}."
         )
-    longest = max(x.shape[0] for x in sequences)
-    padded = [_to_length(x, longest, padding_value) for x in sequences]
-    return stack(padded, 0 if batch_first else 1)
+    lengths = [x.shape[0] for x in sequences]
+    return stack([_to_length(x, max(lengths), value) for x in sequences], 1), lengths
 
 
 def _to_length(x: Tensor, steps: int, value: float) -> Tensor:
     """x with `value` behind it, up to so many steps."""
     if x.shape[0] == steps:
         return x
-    return pad(x, [(0, steps - x.shape[0]), *[(0, 0)] * (x.ndim - 1)], value)
+    more = _of_dtype(x, value).broadcast_to((steps - x.shape[0], *x.shape[1:]))
+    return concatenate([x, more], 0)

@@ -14,6 +14,7 @@
     lookup           rows of a table by number
     attention        softmax over what may be looked at, and the mean of its values
     pooling          maxima and means of the windows of pictures
+    adaptive_pooling the same of a given number of windows
     normalization    mean 0 and variance 1 over some axes
     recurrence       recurrent cells over all steps
     ops_tuple        TensorTuple: make, take apart, stack, split
@@ -40,6 +41,7 @@ from needle.ops.activations import (
     softplus,
     tanh,
 )
+from needle.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool
 from needle.ops.arithmetic import (
     AddScalar,
     DivScalar,
@@ -149,6 +151,7 @@ from needle.ops.normalization import (
     Moments,
     Normalize,
     NormalizeGradient,
+    Standardize,
     moments,
     normalize,
 )
@@ -181,8 +184,6 @@ from needle.ops.pooling import (
     AvgPool,
     AvgUnpool,
     MaxPool,
-    adaptive_avg_pool,
-    adaptive_max_pool,
     avg_pool,
     max_pool,
 )
@@ -323,6 +324,7 @@ __all__ = [
     "Sqrt",
     "Squeeze",
     "Stack",
+    "Standardize",
     "Std",
     "Summation",
     "TakeAlong",

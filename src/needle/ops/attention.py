@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from functools import lru_cache, reduce
+from collections.abc import Sequence
+from functools import lru_cache, partial, reduce
 from numbers import Real
 from typing import Any
 
@@ -14,6 +15,7 @@ from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, array_api, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.init.init_basic import randb
 from needle.ops.broadcasting import unbroadcast
 from needle.ops.linalg import matmul
 from needle.ops.ops_logarithmic import softmax
@@ -28,7 +30,6 @@ class MaskedSoftmax(TensorOp):
     are added to x first and may be -inf -> y: as x. A row without any place left gives 0, where
     softmax gives NaN.
     Gradient: dx = y · (dy - Σ dy · y), which is 0 there too; that of a mask of floats the same.
-    Raises DTypeError for floats that are 0 and 1 only: those were bools.
     """
 
     name = "masked_softmax"
@@ -39,7 +40,8 @@ class MaskedSoftmax(TensorOp):
             raise DTypeError(f"{self.name}: expected {self.expects}, got {describe(x)}.")
         for mask in masks:
             _require_mask(x, mask)
-        return primitives.quietly(_masked_softmax, x, *masks)
+        formula = partial(_masked_softmax, masks)
+        return primitives.quietly(primitives.in_float32, formula, x)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, *masks = node.inputs
@@ -49,11 +51,11 @@ class MaskedSoftmax(TensorOp):
         return unbroadcast(dx, x), *[unbroadcast(dx, m) if known else None for m, known in pairs]
 
 
-def _masked_softmax(x: Array, *masks: Array) -> Array:
+def _masked_softmax(masks: Sequence[Array], x: Array) -> Array:
     allowed = [mask for mask in masks if mask.dtype == np.bool_]
     for mask in masks:
         if mask.dtype != np.bool_:
-            x = x + mask.astype(x.dtype, copy=False)
+            x = x + _narrowed(mask, x.dtype)
     if allowed:
         everywhere = reduce(array_api.logical_and, allowed)
         x = array_api.where(everywhere, x, primitives.scalar_for(x, -math.inf))
@@ -67,33 +69,68 @@ def _masked_softmax(x: Array, *masks: Array) -> Array:
     return powers / array_api.maximum(total, primitives.scalar_for(x, 1))
 
 
+def _narrowed(mask: Array, dtype: Any) -> Array:
+    """A mask of floats in another dtype; what is finite stays so."""
+    if mask.dtype.itemsize > dtype.itemsize:
+        largest = float(np.finfo(dtype).max)
+        mask = array_api.where(
+            array_api.isfinite(mask), array_api.clip(mask, -largest, largest), mask
+        )
+    return mask.astype(dtype, copy=False)
+
+
 def _require_mask(x: Array, mask: Array) -> None:
     if np.broadcast_shapes(mask.shape, x.shape) != x.shape:
         raise ShapeError(
             f"masked_softmax: expected a mask that broadcasts to {list(x.shape)}, got "
             f"{describe(mask)}."
         )
-    if mask.dtype == np.bool_:
-        return
-    if not is_floating(mask.dtype):
+    if mask.dtype != np.bool_ and not is_floating(mask.dtype):
         raise DTypeError(
             "masked_softmax: expected a mask of bools, true where allowed, or of floats to add, "
             f"got {describe(mask)}. Compare it first: mask != 0."
         )
-    zero, one = mask == 0, mask == 1
-    other = array_api.any(array_api.logical_not(array_api.logical_or(zero, one)))
-    both = array_api.logical_and(array_api.any(zero), array_api.any(one))
-    holds = array_api.logical_or(other, array_api.logical_not(both))
-    primitives.require(holds, _of_bools)
-
-
-def _of_bools() -> TypeError:
-    return TypeError("The floats are zeros and ones: give the Tensor of the mask dtype='bool'.")
 
 
 def masked_softmax(a: Tensor, *masks: Any) -> Tensor:
-    """softmax along the last axis over the places that every mask allows; elsewhere 0."""
-    return MaskedSoftmax()(a, *[as_tensor(mask, a.device) for mask in masks])
+    """softmax along the last axis over the places that every mask allows; elsewhere 0.
+
+    Raises DTypeError for a mask of floats that are zeros and ones: it was one of bools.
+    """
+    tensors = [as_tensor(mask, a.device) for mask in masks]
+    for mask in tensors:
+        require_no_bools(mask)
+    return MaskedSoftmax()(a, *tensors)
+
+
+class _MayBeBoolsError(Exception):
+    """A mask's smallest number is 0: a second look is due."""
+
+
+def require_no_bools(mask: Tensor) -> None:
+    """Raise DTypeError for a Tensor of floats that was made of bools: 0 and 1 in it, nothing else.
+
+    Parameters and what was computed from them are added as they are. Most other masks hold a
+    negative number and are looked at once, for the smallest.
+    """
+    array = mask.cached_data
+    if type(mask) is not Tensor or not mask.is_leaf() or not is_floating(mask.dtype):
+        return
+    try:
+        if mask.size:
+            primitives.require(array_api.min(array) != 0, _MayBeBoolsError)
+    except _MayBeBoolsError:
+        other = array_api.any(array * array != array)
+        holds = array_api.logical_or(other, array_api.max(array) == 0)
+        primitives.require(holds, lambda: _of_bools(mask))
+
+
+def _of_bools(mask: Tensor) -> DTypeError:
+    return DTypeError(
+        "masked_softmax: expected a mask of bools, or of floats to add, got "
+        f"{describe(mask)}. The floats are zeros and ones: give the Tensor of the mask "
+        "dtype='bool'."
+    )
 
 
 def scaled_dot_product_attention(
@@ -138,14 +175,16 @@ def scaled_dot_product_attention(
     _require_fitting(q, k, v)
     if not (isinstance(dropout, Real) and 0 <= dropout <= 1):
         raise OptionError(f"{_NAME}: expected dropout in [0, 1], got {dropout!r}.")
+    if not (scale is None or isinstance(scale, (Real, Tensor))):
+        raise OptionError(f"{_NAME}: expected a number for scale, got {scale!r}.")
     scaled = q * (1 / math.sqrt(q.shape[-1] or 1) if scale is None else scale)
-    scores = matmul(scaled, _repeated_heads(k, q), transpose_b=True)
+    scores = _by_head(scaled, k, transpose_b=True)
     masks = [*_masks(mask, scores), *_causal_masks(causal, past, scores)]
     usual = not masks and scores.shape[-1]
     weights = softmax(scores) if usual else masked_softmax(scores, *masks)
     if dropout:
-        weights = _dropped(weights, float(dropout))
-    y = weights @ _repeated_heads(v, weights)
+        weights = dropped(weights, float(dropout))
+    y = _by_head(weights, v)
     return (y, weights) if return_weights else y
 
 
@@ -160,26 +199,46 @@ def _require_fitting(q: Any, k: Any, v: Any) -> None:
             f"{describe(q, k, v)}."
         )
     fits = min(q.ndim, k.ndim, v.ndim) >= 2 and q.shape[-1] == k.shape[-1]
-    if not fits or k.shape[-2] != v.shape[-2]:
+    fits = fits and k.shape[-2] == v.shape[-2]
+    if not (fits and _leading_fit(q, k, v)):
         raise ShapeError(
             f"{_NAME}: expected q [..., t, d], k [..., s, d] and v [..., s, e], got "
             f"{describe(q, k, v)}."
         )
 
 
-def _repeated_heads(x: Tensor, like: Tensor) -> Tensor:
-    """Keys or values, each head as often as there are heads of `like` for one of them."""
-    if x.ndim < 3 or like.ndim < 3 or x.shape[-3] in (1, like.shape[-3]) or like.shape[-3] == 1:
-        return x
-    heads, wanted = x.shape[-3], like.shape[-3]
-    if not heads or wanted % heads:
-        raise ShapeError(
-            f"{_NAME}: expected as many heads (axis -3) of q as of k and v, or a multiple, got "
-            f"{wanted} and {heads}, of {describe(x)}."
-        )
-    groups = (*x.shape[:-2], wanted // heads, *x.shape[-2:])
-    repeated = x.expand_dims(x.ndim - 2).broadcast_to(groups)
-    return repeated.reshape((*x.shape[:-3], wanted, *x.shape[-2:]))
+def _leading_fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether batches broadcast, and heads, of which k and v may have fewer, by a whole factor."""
+    leading = [x.shape[:-2] for x in (q, k, v)]
+    for i, x in enumerate((k, v), 1):
+        if _shares_heads(q, x):
+            if not x.shape[-3] or q.shape[-3] % x.shape[-3]:
+                raise ShapeError(
+                    f"{_NAME}: expected as many heads (axis -3) of q as of k and v, or a multiple, "
+                    f"got {q.shape[-3]} and {x.shape[-3]}, of {describe(q, k, v)}."
+                )
+            leading[i] = (*x.shape[:-3], q.shape[-3])
+    try:
+        np.broadcast_shapes(*leading)
+    except ValueError:
+        return False
+    return True
+
+
+def _shares_heads(a: Tensor, b: Tensor) -> bool:
+    """Whether heads of b, on axis -3 behind the batch's, serve several of a each."""
+    return min(a.ndim, b.ndim) >= 4 and a.shape[-3] not in (1, b.shape[-3])
+
+
+def _by_head(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
+    """The products of the heads of a with those of b; what shares a head of b is one product."""
+    if not _shares_heads(a, b):
+        return matmul(a, b, transpose_b=transpose_b)
+    heads, t, width = a.shape[-3:]
+    shared = b.shape[-3]
+    together = a.reshape((*a.shape[:-3], shared, heads // shared * t, width))
+    y = matmul(together, b, transpose_b=transpose_b)
+    return y.reshape((*y.shape[:-3], heads, t, y.shape[-1]))
 
 
 def _masks(mask: Any, scores: Tensor) -> list[Tensor]:
@@ -204,18 +263,27 @@ def _causal_masks(causal: bool, past: Any, scores: Tensor) -> list[Tensor]:
         raise OptionError(f"{_NAME}: expected past of 0 or more keys, got {past!r}.")
     if not causal or scores.shape[-1] <= past + 1:  # the first query sees them all
         return []
-    return [_until_now(*scores.shape[-2:], past, scores.device)]
+    queries, keys = scores.shape[-2:]
+    made = _small_until_now if queries * keys <= _SMALL else _until_now
+    return [made(queries, keys, operator.index(past), scores.device)]
 
 
-@lru_cache(maxsize=16)
 def _until_now(queries: int, keys: int, past: int, device: Device) -> Tensor:
-    """True where key ≤ past + query; made once for each size, and never written to."""
+    """True where key ≤ past + query."""
     allowed = np.tri(queries, keys, past, dtype=bool)
     return Tensor(allowed, device=device, dtype="bool", requires_grad=False)
 
 
-def _dropped(weights: Tensor, p: float) -> Tensor:
+# never written to, so each size is made once; not for ever where it takes memory
+_small_until_now = lru_cache(maxsize=16)(_until_now)
+_SMALL = 1 << 20
+
+
+def dropped(x: Tensor, p: float) -> Tensor:
+    """x with each element zeroed with probability p, the others divided by 1 - p.
+
+    Draws `numpy.random.rand` of x's shape; an element is kept where its draw is ≤ 1 - p.
+    """
     keep = 1 - p
-    kept = (np.random.rand(*weights.shape) <= keep) * (1 / keep if keep else 0.0)
-    factors = Tensor(kept, device=weights.device, dtype=weights.dtype, requires_grad=False)
-    return weights * factors
+    mask = randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
+    return x * (mask / keep) if keep else x * 0

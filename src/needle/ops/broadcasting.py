@@ -8,7 +8,7 @@ from typing import Any
 
 from needle.autograd.tensor import Tensor
 from needle.dtypes import is_floating
-from needle.errors import AxisError, DTypeError
+from needle.errors import AxisError, DTypeError, describe
 
 __all__ = [
     "Axes",
@@ -16,10 +16,20 @@ __all__ = [
     "named_axes",
     "normalize_axes",
     "normalize_axis",
+    "require_tensors",
     "unbroadcast",
 ]
 
 Axes = int | Sequence[int] | None
+
+
+def require_tensors(name: str, *values: Any) -> None:
+    """Raise DTypeError unless all `values` are Tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise DTypeError(
+                f"{name}: expected Tensors, got {describe(value)}. Wrap it first: ndl.Tensor(...)."
+            )
 
 
 def named_axes(op: str, axes: Axes, named: dict[str, Any]) -> Axes:

@@ -11,17 +11,15 @@ and f of the result; s, d, p are stride, dilation and padding. `Conv` is its der
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
+from collections.abc import Sequence
 from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.errors import OptionError, ShapeError, describe
+from needle.errors import DTypeError, OptionError, ShapeError, describe, kind_of
+from needle.ops.broadcasting import unbroadcast
 from needle.ops.spatial import pairs_of_widths, whole_numbers
+from needle.ops.window_geometry import Part, Windows, parts_of_picture, windows_on_picture
 
 __all__ = [
     "Conv",
@@ -40,11 +38,14 @@ class _Convolution(TensorOp):
     ) -> None:
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
-    def _per_axis(self, ndim: int) -> tuple[list[int], list[tuple[int, int]], list[int]]:
-        """Strides, paddings before and behind, dilations."""
-        strides = whole_numbers(self.name, "stride", self.stride, ndim, 1)
-        dilations = whole_numbers(self.name, "dilation", self.dilation, ndim, 1)
-        return strides, pairs_of_widths(self.name, self.padding, ndim), dilations
+    def _windows(self, spatial: Any, kernel: tuple[int, ...], places: Any = None) -> Windows:
+        """How the windows of a kernel lie on a picture, `places` of them or all that fit."""
+        strides = whole_numbers(self.name, "stride", self.stride, len(kernel), 1)
+        pads = pairs_of_widths(self.name, self.padding, len(kernel))
+        dilations = whole_numbers(self.name, "dilation", self.dilation, len(kernel), 1)
+        return windows_on_picture(
+            self.name, spatial, kernel, places, tuple(strides), tuple(pads), tuple(dilations)
+        )
 
     def _require_groups(self, *channels: int) -> int:
         groups = whole_numbers(self.name, "groups", self.groups, 1, 1)[0]
@@ -55,59 +56,70 @@ class _Convolution(TensorOp):
             )
         return groups
 
-    def _same(self, kind: Any, *options: Any) -> Any:
+    def _same(self, kind: Any, *options: Any, **more: Any) -> Any:
         """Another of the three, with these strides and so on."""
-        return kind(*options, self.stride, self.padding, self.dilation, self.groups)
+        return kind(*options, self.stride, self.padding, self.dilation, self.groups, **more)
 
 
 class Conv(_Convolution):
     """y[n, o, f] = Σ x[n, s·o + d·k - p, c] · w[k, c, f] over k and c: cross-correlation.
 
     x: (N, *spatial, Cin), 0 outside; w: (*kernel, Cin/groups, Cout) -> y: (N, *out, Cout) with
-    out = (n + p_before + p_behind - d·(k - 1) - 1) // s + 1. Any number of spatial axes. A group of
+    out = (n + p_before + p_behind - d·(k - 1) - 1) // s + 1. Up to 8 spatial axes. A group of
     channels of y sees one group of x.
 
     stride, dilation  1 or more, for all spatial axes or one each
     padding           0 or more: a number, one for each axis, or pairs (before, behind)
+    places            `out`, where only the first windows are wanted
 
     Gradient: dx = the transposed convolution of dy, dw = Σ of products of x's windows with dy.
     """
 
     expects = "x [N, *spatial, Cin] and w [*kernel, Cin/groups, Cout]"
 
+    def __init__(
+        self,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(stride, padding, dilation, groups)
+        self.places = None if places is None else tuple(places)
+
     def compute(self, x: Array, w: Array) -> Array:
         kernel = _require_kernel(self, x, w)
-        strides, pads, dilations = self._per_axis(len(kernel))
         groups = self._require_groups(x.shape[-1], w.shape[-1])
         if w.shape[-2] * groups != x.shape[-1]:
             raise ShapeError(
                 f"{self.name}: expected x [N, *spatial, {w.shape[-2] * groups}] for w and "
                 f"{groups} groups, got {describe(x, w)}."
             )
-        _require_fit(self.name, x.shape[1:-1], kernel, pads, dilations)
-        taps, pads = _seen(x.shape[1:-1], kernel, strides, pads, dilations)
-        w = primitives.index(w, taps)
-        view = primitives.windows(
-            _grouped(_padded(x, pads), groups),
-            range(1, x.ndim - 1), w.shape[:-2], strides, dilations,
-        )  # fmt: skip
-        out, k = _letters(len(kernel))
-        y = primitives.einsum(f"{out}gc{k},{k}cgf->{out}gf", view, _grouped(w, groups))
-        return array_api.reshape(y, (*y.shape[:-2], w.shape[-1]))
+        windows = self._windows(x.shape[1:-1], kernel, self.places)
+        if windows.taps is not None:
+            w = primitives.index(w, windows.taps)
+        out, k, g = _letters(len(kernel), groups)
+        y = primitives.einsum(
+            f"{out}{g}c{k},{k}c{g}f->{out}{g}f", _view(x, windows, groups), _grouped(w, groups)
+        )
+        return _ungrouped(y, groups)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, w = node.inputs
-        return (
-            self._same(ConvTranspose, x.shape[1:-1])(out_grad, w) if x.requires_grad else None,
-            self._same(ConvWeight, w.shape[:-2])(x, out_grad) if w.requires_grad else None,
-        )
+        dx = dw = None
+        if x.requires_grad:
+            dx = unbroadcast(self._same(ConvTranspose, x.shape[1:-1])(out_grad, w), x)
+        if w.requires_grad:
+            dw = unbroadcast(self._same(ConvWeight, w.shape[:-2])(x, out_grad), w)
+        return dx, dw
 
 
 class ConvTranspose(_Convolution):
     """x[n, s·o + d·k - p, c] += y[n, o, f] · w[k, c, f] for all o, k and f: `Conv`'s adjoint.
 
     y: (N, *out, Cout), w: (*kernel, Cin/groups, Cout) -> x: (N, *size, Cin). `size` is the spatial
-    shape of a picture that `Conv` with these options takes to `out`.
+    shape of a picture on which `Conv` with these options has `out` windows, or more: there y is 0.
 
     Places of x whose numbers leave the same rest by s see the same part of the kernel, and are a
     convolution with that part: nothing is multiplied by the zeros between strides.
@@ -124,97 +136,36 @@ class ConvTranspose(_Convolution):
 
     def compute(self, y: Array, w: Array) -> Array:
         kernel = _require_kernel(self, y, w)
-        strides, pads, dilations = self._per_axis(len(kernel))
         groups = self._require_groups(w.shape[-1])
         if w.shape[-1] != y.shape[-1]:
             raise ShapeError(
                 f"{self.name}: expected y [N, *out, {w.shape[-1]}] for w, got {describe(y, w)}."
             )
-        _require_fit(self.name, self.size, kernel, pads, dilations)
-        taps, pads = _seen(self.size, kernel, strides, pads, dilations)
-        w = primitives.index(w, taps)
-        spans = [
-            [span for span in _spans(*numbers) if span.taps]
-            for numbers in zip(
-                self.size, y.shape[1:-1], w.shape[:-2], strides, pads, dilations, strict=True
-            )
-        ]
-        y, w = _grouped(y, groups), _grouped(w, groups)
-        keys = [tuple([span.places for span in chosen]) for chosen in product(*spans)]
-        parts = [_part(y, w, chosen) for chosen in product(*spans)]
-        if strides == [1] * len(strides):
-            return parts[0]
-        shape = (y.shape[0], *self.size, w.shape[-3] * groups)
-        return primitives.put_parts(shape, [(slice(None), *key) for key in keys], parts, y)
+        windows = self._windows(self.size, kernel, y.shape[1:-1])
+        widths, parts = parts_of_picture(self.size, windows.axes)
+        padded = y if widths is None else array_api.pad(y, widths)
+        y, padded, w = [_grouped(array, groups) for array in (y, padded, w)]
+        found = [_part(padded if part.padded else y, w, part, groups) for part in parts]
+        shape = (y.shape[0], *self.size, w.shape[len(kernel)] * groups)
+        if found[0].shape == shape:
+            return found[0]
+        return primitives.put_parts(shape, [part.places for part in parts], found, found[0])
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         y, w = node.inputs
-        return (
-            self._same(Conv)(out_grad, w) if y.requires_grad else None,
-            self._same(ConvWeight, w.shape[:-2])(out_grad, y) if w.requires_grad else None,
-        )
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Along one axis, the places of x whose number plus padding leaves one rest by the stride.
-
-    places        of x
-    taps          the places in the kernel that they see, which are those that leave the same rest
-    apart         how far apart in y the taps of one window are
-    before, behind  what y lacks for the windows; negative where it has more
-    """
-
-    places: slice
-    taps: slice
-    apart: int
-    before: int
-    behind: int
-
-
-def _spans(
-    size: int, out: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int
-) -> Iterator[_Span]:
-    """The spans of an axis. With i + p = s·t + r and d·k = s·j + r, x's i meets y's o = t - j."""
-    common = math.gcd(stride, dilation)
-    for rest in range(stride):
-        first = -((rest - pad[0]) // stride)  # the least t with a place of x
-        count = (size - 1 + pad[0] - rest) // stride + 1 - first
-        taps = [k for k in range(kernel) if (k * dilation - rest) % stride == 0]
-        if not taps or count < 1:
-            continue
-        reach = (len(taps) - 1) * (dilation // common)
-        before = (taps[0] * dilation - rest) // stride + reach - first
-        yield _Span(
-            places=slice(first * stride + rest - pad[0], None, stride),
-            taps=slice(taps[0], None, stride // common),
-            apart=dilation // common,
-            before=before,
-            behind=count + reach - before - out,
-        )
-
-
-def _part(y: Array, w: Array, spans: Sequence[_Span]) -> Array:
-    """x at the places of these spans. y and w have an axis for groups."""
-    axes = tuple(range(len(spans)))
-    taps = primitives.index(w, tuple([span.taps for span in spans]))
-    taps = array_api.flip(taps, axes)  # the next place in the kernel meets the one before in y
-    view = primitives.windows(
-        _padded(y, [(span.before, span.behind) for span in spans]),
-        [axis + 1 for axis in axes],
-        taps.shape[: len(axes)],
-        [1 for _ in axes],
-        [span.apart for span in spans],
-    )
-    out, k = _letters(len(axes))
-    x = primitives.einsum(f"{out}gf{k},{k}cgf->{out}gc", view, taps)
-    return array_api.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+        dy = dw = None
+        if y.requires_grad:
+            dy = unbroadcast(self._same(Conv, places=y.shape[1:-1])(out_grad, w), y)
+        if w.requires_grad:
+            dw = unbroadcast(self._same(ConvWeight, w.shape[:-2])(out_grad, y), w)
+        return dy, dw
 
 
 class ConvWeight(_Convolution):
     """w[k, c, f] = Σ x[n, s·o + d·k - p, c] · y[n, o, f] over n and o: what a kernel sees.
 
-    x: (N, *spatial, Cin), 0 outside; y: (N, *out, Cout) -> w: (*kernel, Cin/groups, Cout).
+    x: (N, *spatial, Cin), 0 outside; y: (N, *out, Cout) -> w: (*kernel, Cin/groups, Cout). `out` is
+    at most the number of windows.
     Gradient: dx = the transposed convolution of y with dw, dy = the convolution of x with dw.
     """
 
@@ -227,115 +178,84 @@ class ConvWeight(_Convolution):
 
     def compute(self, x: Array, y: Array) -> Array:
         _require_kernel(self, x, y)
-        strides, pads, dilations = self._per_axis(x.ndim - 2)
         groups = self._require_groups(x.shape[-1], y.shape[-1])
-        _require_fit(self.name, x.shape[1:-1], self.kernel, pads, dilations)
-        taps, pads = _seen(x.shape[1:-1], self.kernel, strides, pads, dilations)
-        seen = [len(range(k)[tap]) for k, tap in zip(self.kernel, taps, strict=True)]
-        view = primitives.windows(
-            _grouped(_padded(x, pads), groups), range(1, x.ndim - 1), seen, strides, dilations
+        windows = self._windows(x.shape[1:-1], self.kernel, y.shape[1:-1])
+        out, k, g = _letters(len(self.kernel), groups)
+        w = primitives.einsum(
+            f"{out}{g}c{k},{out}{g}f->{k}c{g}f", _view(x, windows, groups), _grouped(y, groups)
         )
-        out, k = _letters(len(seen))
-        w = primitives.einsum(f"{out}gc{k},{out}gf->{k}cgf", view, _grouped(y, groups))
-        w = array_api.reshape(w, (*w.shape[:-2], y.shape[-1]))
-        if tuple(seen) == self.kernel:
+        w = _ungrouped(w, groups)
+        if windows.taps is None:
             return w
-        return primitives.put((*self.kernel, *w.shape[-2:]), taps, w)
+        return primitives.put((*self.kernel, *w.shape[-2:]), windows.taps, w)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         x, y = node.inputs
-        return (
-            self._same(ConvTranspose, x.shape[1:-1])(y, out_grad) if x.requires_grad else None,
-            self._same(Conv)(x, out_grad) if y.requires_grad else None,
-        )
+        dx = dy = None
+        if x.requires_grad:
+            dx = unbroadcast(self._same(ConvTranspose, x.shape[1:-1])(y, out_grad), x)
+        if y.requires_grad:
+            dy = unbroadcast(self._same(Conv, places=y.shape[1:-1])(x, out_grad), y)
+        return dx, dy
 
 
 # -- what the three share ------------------------------------------------------------------------
 
+_PLACES, _TAPS = "opqrstuv", "hijklmwx"
 
-def _letters(ndim: int) -> tuple[str, str]:
-    """Subscripts: of pictures and places in the result, and of places in the kernel."""
-    return "n" + "opqrstuv"[:ndim], "hijklmwx"[:ndim]
+
+def _view(x: Array, windows: Windows, groups: int) -> Array:
+    """(N, *out, groups, C, *size), or without groups: windows on x, with zeros around it."""
+    if windows.kept is not None:
+        x = primitives.index(x, windows.kept)
+    if windows.widths is not None:
+        x = array_api.pad(x, windows.widths)
+    return primitives.windows(
+        _grouped(x, groups),
+        range(1, len(windows.sizes) + 1),
+        windows.sizes,
+        windows.strides,
+        windows.dilations,
+    )
+
+
+def _part(y: Array, w: Array, part: Part, groups: int) -> Array:
+    """The picture at the places of a part. With groups, y and w have an axis for them."""
+    ndim = len(part.sizes)
+    view = primitives.windows(
+        primitives.index(y, part.kept), range(1, ndim + 1), part.sizes, part.strides, part.apart
+    )
+    out, k, g = _letters(ndim, groups)
+    taps = primitives.index(w, part.taps)
+    return _ungrouped(primitives.einsum(f"{out}{g}f{k},{k}c{g}f->{out}{g}c", view, taps), groups)
+
+
+def _letters(ndim: int, groups: int) -> tuple[str, str, str]:
+    """Subscripts: of pictures and places in the result, of places in the kernel, of groups."""
+    return "n" + _PLACES[:ndim], _TAPS[:ndim], "g" if groups > 1 else ""
 
 
 def _grouped(x: Array, groups: int) -> Array:
-    """The last axis as two: the group, and the channel in it."""
+    """The last axis as two: the group, and the channel in it. As it is where there is one group."""
+    if groups == 1:
+        return x
     return array_api.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
 
 
-def _padded(x: Array, pads: Sequence[tuple[int, int]]) -> Array:
-    """x with zeros around the spatial axes, which begin with the second; less where negative."""
-    kept, widths = [slice(None)], [(0, 0)]
-    for n, (before, behind) in zip(x.shape[1:], pads, strict=False):
-        low, high = -before, n + behind  # the places that are wanted
-        kept.append(slice(min(max(low, 0), n), min(max(high, 0), n)))
-        widths.append((max(min(high, 0) - low, 0), max(high - max(low, n), 0)))
-    if any(places != slice(0, n) for places, n in zip(kept[1:], x.shape[1:], strict=False)):
-        x = primitives.index(x, tuple(kept))
-    if not any(width for pair in widths for width in pair):
-        return x
-    return array_api.pad(x, [*widths, *[(0, 0)] * (x.ndim - len(widths))])
-
-
-def _seen(
-    spatial: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    dilations: Sequence[int],
-) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
-    """The part of the kernel that any window lays on the picture, and the padding it needs.
-
-    On small pictures the rest meets nothing but padding: of 3x3 places on a picture of one, eight.
-    """
-    found = [
-        _seen_along(*numbers)
-        for numbers in zip(spatial, kernel, strides, pads, dilations, strict=True)
-    ]
-    return tuple([taps for taps, _ in found]), [pad for _, pad in found]
-
-
-@lru_cache(maxsize=4096)
-def _seen_along(
-    n: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int
-) -> tuple[slice, tuple[int, int]]:
-    """The same along one axis."""
-    before, behind = pad
-    last = (n + before + behind - dilation * (kernel - 1) - 1) // stride
-    seen = []
-    for k in range(kernel):
-        place = dilation * k - before  # in the first window, then in the first that reaches x
-        place += stride * max(0, -(place // stride))
-        if place < n and place <= dilation * k - before + stride * last:
-            seen.append(k)
-    if not seen:
-        return slice(0, kernel), pad
-    first, end = seen[0], seen[-1] + 1
-    return slice(first, end), (before - dilation * first, behind - dilation * (kernel - end))
+def _ungrouped(x: Array, groups: int) -> Array:
+    """The last two axes as one again."""
+    return x if groups == 1 else array_api.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
 
 
 def _require_kernel(op: TensorOp, x: Array, w: Array) -> tuple[int, ...]:
     """The spatial shape of the kernel."""
     if x.ndim != w.ndim or x.ndim < 3:
         raise ShapeError(f"{op.name}: expected {op.expects}, got {describe(x, w)}.")
+    if x.ndim - 2 > len(_PLACES):
+        raise ShapeError(
+            f"{op.name}: expected at most {len(_PLACES)} spatial axes, got {describe(x, w)}."
+        )
     return tuple(w.shape[:-2])
-
-
-def _require_fit(
-    name: str,
-    spatial: Sequence[int],
-    kernel: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    dilations: Sequence[int],
-) -> None:
-    """Raise ShapeError for a kernel that is empty, or larger than the padded picture."""
-    for n, k, (before, behind), d in zip(spatial, kernel, pads, dilations, strict=True):
-        if k < 1 or (k - 1) * d + 1 > n + before + behind:
-            raise ShapeError(
-                f"{name}: expected a kernel of 1 or more that fits into the padded picture, got "
-                f"kernel {tuple(kernel)} with dilation {tuple(dilations)} for "
-                f"{tuple(spatial)} padded by {tuple(pads)}."
-            )
 
 
 # -- functions -----------------------------------------------------------------------------------
@@ -367,28 +287,45 @@ def conv_transpose(
     """The adjoint of `conv` as a layer: a (N, *spatial, Cin), b (*K, Cout/groups, Cin).
 
     Returns (N, *out, Cout) with out = (n - 1) · stride - padding + dilation · (K - 1) + 1 +
-    output_padding. output_padding is less than stride or dilation: which of the sizes that `conv`
-    would bring to n.
+    output_padding. That is less than stride or dilation: how much longer the result is than the
+    shortest that `conv` would bring to n.
     """
+    _require_layer(a, b)
     ndim = a.ndim - 2
-    if ndim < 1 or b.ndim != a.ndim:
-        raise ShapeError(
-            "conv_transpose: expected a [N, *spatial, Cin] and b [*kernel, Cout/groups, Cin], "
-            f"got {describe(a, b)}."
-        )
-    strides = whole_numbers("conv_transpose", "stride", stride, ndim, 1)
-    dilations = whole_numbers("conv_transpose", "dilation", dilation, ndim, 1)
-    extra = whole_numbers("conv_transpose", "output_padding", output_padding, ndim, 0)
-    pads = pairs_of_widths("conv_transpose", padding, ndim)
+    strides = whole_numbers(_LAYER, "stride", stride, ndim, 1)
+    dilations = whole_numbers(_LAYER, "dilation", dilation, ndim, 1)
+    extra = whole_numbers(_LAYER, "output_padding", output_padding, ndim, 0)
+    pads = pairs_of_widths(_LAYER, padding, ndim)
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise OptionError(
-            "conv_transpose: expected output_padding below stride or dilation, got "
-            f"{tuple(extra)} with stride {tuple(strides)} and dilation {tuple(dilations)}."
+            f"{_LAYER}: expected output_padding below stride or dilation, got {tuple(extra)} with "
+            f"stride {tuple(strides)} and dilation {tuple(dilations)}."
         )
+    spatial, kernel = a.shape[1:-1], b.shape[:-2]
     size = [
-        (n - 1) * s - p[0] - p[1] + d * (k - 1) + 1 + e
-        for n, s, p, d, k, e in zip(
-            a.shape[1:-1], strides, pads, dilations, b.shape[:-2], extra, strict=True
-        )
+        (n - 1) * s - sum(pad) + d * (k - 1) + 1 + e
+        for n, s, pad, d, k, e in zip(spatial, strides, pads, dilations, kernel, extra, strict=True)
     ]
+    if min(size) < 0:
+        raise ShapeError(
+            f"{_LAYER}: expected padding that leaves a result, got {tuple(pads)}, which leaves "
+            f"{tuple(size)} of {describe(a, b)}."
+        )
     return ConvTranspose(size, strides, pads, dilations, groups)(a, b)
+
+
+_LAYER = "conv_transpose"
+
+
+def _require_layer(a: Any, b: Any) -> None:
+    """Raise unless these may be the input of a transposed convolution and its weight."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        raise DTypeError(
+            f"{_LAYER}: expected Tensors, got {kind_of(a)} and {kind_of(b)}. "
+            "Wrap them first: ndl.Tensor(...)."
+        )
+    if a.ndim < 3 or b.ndim != a.ndim or 0 in a.shape[1:-1]:
+        raise ShapeError(
+            f"{_LAYER}: expected a [N, *spatial, Cin] and b [*kernel, Cout/groups, Cin] with 1 or "
+            f"more of each spatial axis, got {describe(a, b)}."
+        )

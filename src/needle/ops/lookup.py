@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating, is_integer
-from needle.errors import DTypeError, ShapeError, describe
+from needle.errors import DTypeError, OptionError, ShapeError, describe
 from needle.ops.comparison import equal, where
 from needle.ops.indexing import ScatterAdd, _index_tensor, _split_index
 
@@ -22,7 +23,8 @@ class EmbeddingLookup(TensorOp):
     table: (N, D); ids: any shape, whole numbers in 0..N-1, of an integer or float dtype -> y:
     (*ids.shape, D), the table's dtype. Raises OutOfRangeError; ids below 0 do not count from the
     end.
-    Gradient: dy added to the rows it came from; to row `padding_idx` nothing.
+    Gradient: dy added to the rows it came from; to row `padding_idx` nothing. Raises OptionError if
+    there is no such row; negative numbers count from the end.
     """
 
     name = "embedding"
@@ -34,15 +36,35 @@ class EmbeddingLookup(TensorOp):
     def compute(self, table: Array, ids: Array) -> Array:
         if table.ndim != 2:
             raise ShapeError(f"embedding: expected {self.expects}, got {describe(table, ids)}.")
+        self._padding_row(table)
         return primitives.index(table, (primitives.quietly(_row_numbers, ids, table.shape[0]),))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         table, ids = node.inputs
-        if self.padding_idx is not None:
-            padding = equal(ids, self.padding_idx % table.shape[0])
+        row = self._padding_row(table)
+        if row is not None:
+            padding = equal(ids, row)
             out_grad = where(padding.expand_dims(-1), 0, out_grad)
         template, rows = _split_index(ids.astype("int64"))
         return ScatterAdd(table.shape, template)(out_grad, *rows), None
+
+    def _padding_row(self, table: Array | Tensor) -> int | None:
+        return padding_row(self.name, self.padding_idx, table.shape[0])
+
+
+def padding_row(name: str, padding_idx: Any, rows: int) -> int | None:
+    """`padding_idx` as a number in 0..rows-1; None as it is. OptionError if there is none."""
+    if padding_idx is None:
+        return None
+    try:
+        number = operator.index(padding_idx)
+    except TypeError:
+        number = rows
+    if not -rows <= number < rows:
+        raise OptionError(
+            f"{name}: expected padding_idx in [{-rows}, {rows}), got {padding_idx!r}."
+        )
+    return number % rows
 
 
 def _row_numbers(ids: Array, count: int) -> Array:

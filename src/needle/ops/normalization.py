@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 from needle.autograd.alias import alias
@@ -11,11 +12,14 @@ from needle.autograd.backward import gradients
 from needle.autograd.modes import enable_grad, no_grad
 from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.dtypes import is_floating
-from needle.errors import ShapeError, describe
-from needle.ops.broadcasting import Axes, normalize_axes
+from needle.dtypes import is_floating, is_narrow
+from needle.errors import OptionError, ShapeError, describe
+from needle.ops.broadcasting import Axes, normalize_axes, require_tensors, unbroadcast
 
-__all__ = ["Moments", "Normalize", "NormalizeGradient", "moments", "normalize"]
+__all__ = ["Moments", "Normalize", "NormalizeGradient", "Standardize", "moments", "normalize"]
+
+
+_MANY = 16  # elements that pay for a sum of their own
 
 
 class Moments(TensorTupleOp):
@@ -34,10 +38,10 @@ class Moments(TensorTupleOp):
     def compute(self, x: Array) -> tuple[Array, ...]:
         x, count = _widened(x), _count(x, self.axes)
         if not self.centre:
-            return (primitives.total(x * x, self.axes, True) / count,)
-        mean = primitives.total(x, self.axes, True) / count
+            return (_sum(x * x, self.axes) / count,)
+        mean = _sum(x, self.axes) / count
         centred = x - mean
-        return mean, primitives.total(centred * centred, self.axes, True) / count
+        return mean, _sum(centred * centred, self.axes) / count
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         (x,) = node.inputs
@@ -50,6 +54,7 @@ class Moments(TensorTupleOp):
 
 def moments(a: Tensor, axes: Axes = None, centre: bool = True) -> TensorTuple:
     """(mean, biased variance) over `axes`, at length 1; without centre (mean of x²,)."""
+    require_tensors("moments", a)
     return Moments(_filled_axes("moments", a, axes), centre)(a)
 
 
@@ -93,16 +98,22 @@ class Normalize(_Normalization, TensorOp):
         """y and the moments of x, which are constants."""
         with no_grad():
             found = Moments(self.axes, self.centre)(x)
+        return self.with_affine(x, found, weight, bias), found
+
+    def with_affine(
+        self, x: Tensor, known: Iterable[Any], weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        """y by the moments that are known."""
         affine = [] if weight is None else [weight]
         if weight is not None and bias is not None and bias.shape == weight.shape:
             affine, bias = [weight, bias], None
-        y = self(x, *found, *affine)
-        return (y if bias is None else y + bias), found
+        y: Tensor = self(x, *known, *affine)
+        return y if bias is None else y + bias
 
     def compute(self, *inputs: Array) -> Array:
-        x, mean, var, weight, bias = self._named(*inputs)
-        narrow = _is_narrow(x) and (weight is None or _is_narrow(weight))
-        y = self._standardized(_widened(x), mean, var, _widened(weight), _widened(bias))
+        x, _, _, weight, _ = self._named(*inputs)
+        narrow = is_narrow(x.dtype) and (weight is None or is_narrow(weight.dtype))
+        y = self._standardized(*self._named(*[_widened(value) for value in inputs]))
         return y.astype(x.dtype) if narrow else y
 
     def _standardized(self, x: Array, mean: Any, var: Array, weight: Any, bias: Any) -> Array:
@@ -124,6 +135,31 @@ class Normalize(_Normalization, TensorOp):
         dx, *affine = op(*given)
         constants = (None,) * (1 + self.centre)
         return (dx, *constants, *affine[: (weight is not None) + (bias is not None)])
+
+
+class Standardize(Normalize):
+    """y = (x - mean) / √(var + eps) · weight + bias, of a mean and a variance that x does not make.
+
+    Inputs and result are those of `Normalize`; mean and var, such as running statistics, are of any
+    shapes that broadcast to x.
+    Gradient: dx = g r, dmean = -Σ g r, dvar = -Σ g c r³ / 2, dweight = Σ dy c r, dbias = Σ dy, with
+    c = x - mean, r = 1 / √(var + eps), g = dy weight.
+    """
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        x, mean, var, weight, bias = self._named(*node.inputs)
+        dy, centred, r = _widened(out_grad), _widened(x), (_widened(var) + self.eps) ** -0.5
+        centred = centred if mean is None else centred - mean
+        g = dy if weight is None else dy * weight
+        parts: list[tuple[Any, Callable[[], Tensor]]] = [
+            (x, lambda: g * r),
+            (mean, lambda: -g * r),
+            (var, lambda: g * centred * (r**3 * -0.5)),
+            (weight, lambda: dy * (centred * r)),
+            (bias, lambda: dy),
+        ]
+        given = [(value, part) for value, part in parts if value is not None]
+        return tuple([unbroadcast(part(), v) if v.requires_grad else None for v, part in given])
 
 
 class NormalizeGradient(_Normalization, TensorTupleOp):
@@ -217,13 +253,17 @@ def normalize(
 
     centre  False: x / √(mean of x² + eps) · weight + bias
     """
-    for given in (weight, bias):
-        if given is not None and not _broadcasts(given, a):
+    given = [value for value in (weight, bias) if value is not None]
+    require_tensors("normalize", a, *given)
+    for value in given:
+        if not _broadcasts(value, a):
             raise ShapeError(
                 "normalize: expected weight and bias that broadcast to x, got "
-                f"{describe(given)} for {describe(a)}."
+                f"{describe(value)} for {describe(a)}."
             )
-    op = Normalize(_filled_axes("normalize", a, axes), eps, centre)
+    if not (isinstance(eps, Real) and eps >= 0):
+        raise OptionError(f"normalize: expected eps of 0 or more, got {eps!r}.")
+    op = Normalize(_filled_axes("normalize", a, axes), float(eps), centre)
     return op.with_moments(a, weight, bias)[0]
 
 
@@ -247,10 +287,6 @@ def _count(x: Any, axes: Sequence[int]) -> int:
     return math.prod([x.shape[axis] for axis in axes])
 
 
-def _is_narrow(x: Any) -> bool:
-    return is_floating(x.dtype) and x.dtype.itemsize < 4
-
-
 def _widened(x: Any) -> Any:
     """x, at least float32; integers as float64, as in a mean."""
     if x is None or (is_floating(x.dtype) and x.dtype.itemsize >= 4):
@@ -267,6 +303,13 @@ def _as(x: Array, *shape: int) -> Array:
 
 
 def _sum(x: Array, axes: tuple[int, ...]) -> Array:
+    """Σ x over `axes`, which stay at length 1.
+
+    Of a group of channels the places are summed before the channels: these may lie innermost in
+    memory, and are few.
+    """
+    if len(axes) > 2 and axes[1] == axes[0] + 1 and _count(x, axes[1:]) >= _MANY:
+        axes, x = axes[:1], primitives.total(x, axes[1:], True)
     return primitives.total(x, axes, True) if axes else x
 
 

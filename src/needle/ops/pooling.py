@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -17,20 +17,19 @@ import numpy as np
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.dtypes import is_floating, is_integer
-from needle.errors import OptionError, ShapeError, describe
-from needle.ops.indexing import ScatterAlong, take, take_along
-from needle.ops.linalg import einsum
+from needle.dtypes import is_floating, is_integer, is_narrow
+from needle.errors import ShapeError, describe
+from needle.ops.broadcasting import require_tensors
+from needle.ops.comparison import equal, where
+from needle.ops.indexing import ScatterAlong, take
 from needle.ops.reductions import argmax
-from needle.ops.spatial import whole_numbers
+from needle.ops.spatial import require_half_padding, whole_numbers
 
 __all__ = [
     "ArgMaxPool",
     "AvgPool",
     "AvgUnpool",
     "MaxPool",
-    "adaptive_avg_pool",
-    "adaptive_max_pool",
     "avg_pool",
     "max_pool",
 ]
@@ -53,8 +52,21 @@ class _Axis(NamedTuple):
         return max(end - self.n, 0)
 
     @property
-    def starts(self) -> np.ndarray[Any, Any]:
-        return np.arange(self.out) * self.stride - self.padding
+    def places(self) -> np.ndarray[Any, Any]:
+        """(out, kernel): those of each window; -1 for what lies outside."""
+        starts = np.arange(self.out)[:, None] * self.stride - self.padding
+        places = starts + np.arange(self.kernel) * self.dilation
+        return np.where((places >= 0) & (places < self.n), places, -1)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether each place is in one window, and each window inside."""
+        return (
+            self.stride == self.kernel
+            and self.dilation == 1
+            and self.padding == 0
+            and self.n == self.out * self.kernel
+        )
 
 
 class _Pooling(TensorOp):
@@ -83,27 +95,23 @@ class _Pooling(TensorOp):
         return [self._axis(*numbers) for numbers in zip(spatial, *options, strict=True)]
 
     def _axis(self, n: int, kernel: int, stride: int, padding: int, dilation: int) -> _Axis:
+        require_half_padding(self.name, kernel, padding)
         span = dilation * (kernel - 1) + 1
-        if 2 * padding > span:
-            raise OptionError(
-                f"{self.name}: expected padding of at most half the kernel, got padding {padding} "
-                f"for a kernel that spans {span}."
-            )
         room = n + 2 * padding - span
-        if n < 1 or room < 0:
-            raise ShapeError(
-                f"{self.name}: expected a kernel that fits into the padded picture, got one that "
-                f"spans {span} for {n} padded by {padding}."
-            )
         out = room // stride + 1
         # rounded up, there is one window more where it begins in x or in the padding before it
         if self.ceil_mode and room % stride and out * stride < n + padding:
             out += 1
+        if n < 1 or out < 1:
+            raise ShapeError(
+                f"{self.name}: expected a kernel that fits into the padded picture, got one that "
+                f"spans {span} for {n} padded by {padding}."
+            )
         return _Axis(n, kernel, stride, padding, dilation, out)
 
     def _windows(self, x: Array, outside: float) -> Array:
         """A view (N, *out, C, *kernel) of x with a border."""
-        _require_pictures(self.name, x)
+        require_pictures(self.name, x)
         axes = self._axes(x.shape)
         if any(axis.padding or axis.behind for axis in axes):
             widths = [(axis.padding, axis.behind) for axis in axes]
@@ -117,7 +125,8 @@ class _Pooling(TensorOp):
         )
 
 
-def _require_pictures(name: str, x: Any) -> None:
+def require_pictures(name: str, x: Any) -> None:
+    """Raise ShapeError unless x has spatial axes between that of samples and that of channels."""
     if x.ndim < 3:
         raise ShapeError(f"{name}: expected x [N, *spatial, C], got {describe(x)}.")
 
@@ -127,7 +136,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape((x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]))
 
 
-def _constant(values: np.ndarray[Any, Any], dtype: Any, like: Tensor) -> Tensor:
+def constant(values: np.ndarray[Any, Any], dtype: Any, like: Tensor) -> Tensor:
     """Numbers on the device of `like`."""
     return Tensor(values, dtype=dtype, device=like.device, requires_grad=False)
 
@@ -140,7 +149,7 @@ class MaxPool(_Pooling):
 
     x: (N, *spatial, C) -> y: (N, *out, C), x's dtype, with out = (n + 2 p - d·(k - 1) - 1) / s + 1,
     rounded down, or up with ceil_mode.
-    Gradient: dy to the first of the largest places of each window, row by row.
+    Gradient: dy to the first of the largest places of each window, row by row; to its last NaN.
     """
 
     name = "max_pool"
@@ -151,11 +160,56 @@ class MaxPool(_Pooling):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         (x,) = node.inputs
-        places = _constant(_places(tuple(self._axes(x.shape))), "int64", x)
-        options = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        winners = ArgMaxPool(*options)(x, node, places)
+        axes = tuple(self._axes(x.shape))
+        winners = self._winners(x.detach(), node.detach(), axes)
+        if all(axis.tiles for axis in axes):  # each place looks whether it is its window's
+            numbers = constant(_numbers(axes), _NUMBER, x).reshape((1, *_tiled(axes), 1))
+            won = equal(numbers, _spread(winners, axes))
+            return where(won, _spread(out_grad, axes), 0).reshape(x.shape)
+        if any(axis.padding and axis.dilation > 1 for axis in axes):  # nothing may be in a window
+            empty = _product([_counts(axis, include_pad=False) for axis in axes]) == 0
+            out_grad = where(constant(empty, "bool", x), 0, out_grad)
         shape = x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
         return ScatterAlong(shape, 1)(_flat(out_grad), _flat(winners)).reshape(x.shape)
+
+    def _winners(self, x: Tensor, y: Tensor, axes: tuple[_Axis, ...]) -> Tensor:
+        """The numbers in the picture of the windows' first maxima, or, as in PyTorch, last NaN."""
+        options = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        if all(axis.tiles for axis in axes) and math.prod(axis.kernel for axis in axes) > _MANY:
+            first = _first_of_blocks(x, axes)
+        else:
+            first = ArgMaxPool(*options)(x, y, constant(_places(axes), _NUMBER, x))
+        numbers = constant(_numbers(axes)[..., None], _NUMBER, x)
+        return where(equal(y, y), first, MaxPool(*options)(where(equal(x, x), -1, numbers)))
+
+
+_NUMBER = "int32"  # of a place in a picture
+_MANY = 9  # places of a window that are looked at one by one
+
+
+def _first_of_blocks(x: Tensor, axes: tuple[_Axis, ...]) -> Tensor:
+    """The numbers of the first maxima of windows that tile the picture, by one argmax of each."""
+    rank, batch, channels = len(axes), x.shape[0], x.shape[-1]
+    blocks = x.reshape((batch, *_tiled(axes), channels))
+    outs, kernels = range(1, 2 * rank, 2), range(2, 2 * rank + 1, 2)
+    rows = blocks.permute((0, *outs, *kernels, 2 * rank + 1))
+    out, size = [axis.out for axis in axes], math.prod(axis.kernel for axis in axes)
+    places = argmax(rows.reshape((batch, math.prod(out), size, channels)), 2)
+    numbers = _places(axes).reshape(size, -1)  # of a place in a window, and of a window
+    in_first = take(constant(numbers[:, 0], _NUMBER, x), places)
+    starts = constant((numbers[0] - numbers[0, 0])[:, None], _NUMBER, x)
+    return (in_first + starts).reshape((batch, *out, channels))
+
+
+def _tiled(axes: Sequence[_Axis]) -> list[int]:
+    """The spatial axes, each as one of windows and one of places in them."""
+    return [n for axis in axes for n in (axis.out, axis.kernel)]
+
+
+def _spread(y: Tensor, axes: Sequence[_Axis]) -> Tensor:
+    """(N, *out, C) so that it broadcasts to windows that tile a picture, as in `_tiled`."""
+    ones = [n for axis in axes for n in (axis.out, 1)]
+    return y.reshape((y.shape[0], *ones, y.shape[-1]))
 
 
 class ArgMaxPool(_Pooling):
@@ -188,18 +242,25 @@ def _lowest(dtype: Any) -> float:
 
 @lru_cache(maxsize=64)
 def _places(axes: tuple[_Axis, ...]) -> np.ndarray[Any, Any]:
-    """The numbers in the picture of the windows' places: int64 (*kernel, *out, 1).
+    """The numbers in the picture of the windows' places: (*kernel, *out, 1).
 
-    Places outside have the number of one at the edge, and so count where all is -inf.
+    Places outside have the number of the window's first inside: it wins where all are -inf.
     """
     rank = len(axes)
     numbers: Any = 0
     for i, axis in enumerate(axes):
-        along = axis.starts + np.arange(axis.kernel)[:, None] * axis.dilation
+        places = axis.places
+        first = np.take_along_axis(places, (places >= 0).argmax(1)[:, None], 1)
+        along = np.where(places < 0, first, places).clip(0).T
         shape = [1] * (2 * rank)
         shape[i], shape[rank + i] = along.shape
-        numbers = numbers * axis.n + along.clip(0, axis.n - 1).reshape(shape)
+        numbers = numbers * axis.n + along.reshape(shape)
     return np.asarray(numbers[..., None])
+
+
+def _numbers(axes: Sequence[_Axis]) -> np.ndarray[Any, Any]:
+    """Those of all places of the picture, row by row."""
+    return np.arange(math.prod(axis.n for axis in axes)).reshape([axis.n for axis in axes])
 
 
 def max_pool(
@@ -228,7 +289,7 @@ class AvgPool(_Pooling):
 
     x: (N, *spatial, C) -> y: (N, *out, C), x's dtype (float64 for integers), with
     out = (n + 2 p - k) / s + 1, rounded down, or up with ceil_mode. divisor: default, the number of
-    a window's places.
+    a window's places; or a second input (*out, 1), one for each window, which is a constant.
     Gradient: dy / divisor, added at each window's places.
     """
 
@@ -245,20 +306,23 @@ class AvgPool(_Pooling):
         super().__init__(kernel, stride, padding, 1, ceil_mode)
         self.divisor = divisor
 
-    def _divisor(self, axes: Sequence[_Axis]) -> float:
+    def _divisor(self, axes: Sequence[_Axis], divisors: Sequence[Array]) -> Any:
+        if divisors:
+            return divisors[0]
         return math.prod(axis.kernel for axis in axes) if self.divisor is None else self.divisor
 
-    def compute(self, x: Array) -> Array:
-        return primitives.in_float32(self._mean, x)
+    def compute(self, x: Array, *divisors: Array) -> Array:
+        return primitives.in_float32(self._mean, x, divisors=divisors)
 
-    def _mean(self, x: Array) -> Array:
+    def _mean(self, x: Array, divisors: Sequence[Array]) -> Array:
         view = self._windows(x, 0)
         total = primitives.total(view, tuple(range(x.ndim, view.ndim)))
-        return total / self._divisor(self._axes(x.shape))
+        return total / self._divisor(self._axes(x.shape), divisors)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        x, *divisors = node.inputs
         options = self.kernel, self.stride, self.padding, self.ceil_mode, self.divisor
-        return AvgUnpool(node.inputs[0].shape, *options)(out_grad)
+        return AvgUnpool(x.shape, *options)(out_grad, *divisors), *[None] * len(divisors)
 
 
 class AvgUnpool(AvgPool):
@@ -274,10 +338,10 @@ class AvgUnpool(AvgPool):
         super().__init__(*options)
         self.shape = tuple(shape)
 
-    def _mean(self, y: Array) -> Array:
+    def _mean(self, y: Array, divisors: Sequence[Array]) -> Array:
         axes = self._axes(self.shape)
-        share = y / self._divisor(axes)
-        if all(axis.n == axis.out * axis.kernel for axis in axes):  # each place in one window
+        share = y / self._divisor(axes, divisors)
+        if all(axis.tiles for axis in axes):
             return self._repeated(share, axes)
         # one share where each window begins; a place sees the k beginnings up to its own
         firsts = [axis.kernel - 1 - axis.padding for axis in axes]
@@ -293,14 +357,14 @@ class AvgUnpool(AvgPool):
 
     def _repeated(self, share: Array, axes: Sequence[_Axis]) -> Array:
         between = range(2, 2 * len(axes) + 1, 2)
-        blocks = [extent for axis in axes for extent in (axis.out, axis.kernel)]
-        whole = (self.shape[0], *blocks, self.shape[-1])
+        whole = (self.shape[0], *_tiled(axes), self.shape[-1])
         share = array_api.expand_dims(share, tuple(between))
         return array_api.reshape(array_api.broadcast_to(share, whole), self.shape)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        divisors = node.inputs[1:]
         options = self.kernel, self.stride, self.padding, self.ceil_mode, self.divisor
-        return AvgPool(*options)(out_grad)
+        return AvgPool(*options)(out_grad, *divisors), *[None] * len(divisors)
 
 
 def avg_pool(
@@ -325,96 +389,32 @@ def avg_pool(
     if divisor_override is not None:
         (divisor,) = whole_numbers("avg_pool", "divisor_override", divisor_override, 1, 1)
         return AvgPool(*options, divisor)(a)
-    _require_pictures("avg_pool", a)
+    require_tensors("avg_pool", a)
+    require_pictures("avg_pool", a)
     axes = AvgPool(*options)._axes(a.shape)
+    if not any(axis.padding or axis.behind for axis in axes):
+        return AvgPool(*options)(a)
     counts = [_counts(axis, count_include_pad) for axis in axes]
     if all((c == axis.kernel).all() for c, axis in zip(counts, axes, strict=True)):
         return AvgPool(*options)(a)
-    sums = AvgPool(*options, 1)(a)
-    areas = np.asarray(math.prod(np.ix_(*counts)))[None, ..., None]
-    return sums / _constant(areas, sums.dtype, a)
+    return AvgPool(*options)(a, constant(_product(counts), dtype_of_sums(a), a))
+
+
+def dtype_of_sums(a: Tensor) -> Any:
+    """What means are computed in: 32 bits at least, float64 for integers."""
+    if not is_floating(a.dtype):
+        return "float64"
+    return "float32" if is_narrow(a.dtype) else a.dtype
 
 
 def _counts(axis: _Axis, include_pad: bool) -> np.ndarray[Any, Any]:
     """The number of each window's places that are in x, or in its padding."""
-    ends = np.minimum(axis.starts + axis.kernel, axis.n + axis.padding)
-    if include_pad:
-        return np.asarray(ends - axis.starts)
-    return np.asarray(np.minimum(ends, axis.n) - np.maximum(axis.starts, 0))
+    if not include_pad:
+        return np.asarray((axis.places >= 0).sum(1))
+    starts = np.arange(axis.out) * axis.stride - axis.padding
+    return np.asarray(np.minimum(starts + axis.kernel, axis.n + axis.padding) - starts)
 
 
-# -- a given number of windows -------------------------------------------------------------------
-
-
-def adaptive_avg_pool(a: Tensor, size: Any) -> Tensor:
-    """The means of `size` windows along each spatial axis of pictures a (N, *spatial, C).
-
-    Window i of m along n places is from ⌊i n / m⌋ to ⌈(i + 1) n / m⌉: they cover all places,
-    overlap by one at most, and are equal where m divides n.
-
-    size  an int, or one for each spatial axis; None: as many as there are places
-    """
-    sizes = _sizes("adaptive_avg_pool", a, size)
-    spatial = a.shape[1:-1]
-    if all(n % m == 0 for n, m in zip(spatial, sizes, strict=True)):
-        return AvgPool([n // m for n, m in zip(spatial, sizes, strict=True)])(a)
-    dtype = a.dtype if is_floating(a.dtype) else "float64"
-    for i, (n, m) in enumerate(zip(spatial, sizes, strict=True)):
-        if n != m:
-            letters = "nopqrstuv"[: a.ndim - 1]
-            weights = _constant(_bin_weights(n, m), dtype, a)
-            subscripts = f"{letters}c,{letters[i + 1]}z->{letters.replace(letters[i + 1], 'z')}c"
-            a = einsum(subscripts, a, weights)
-    return a
-
-
-def adaptive_max_pool(a: Tensor, size: Any) -> Tensor:
-    """The largest elements of `size` windows along each spatial axis of pictures a.
-
-    a: (N, *spatial, C). The windows and `size` are those of `adaptive_avg_pool`.
-    """
-    sizes = _sizes("adaptive_max_pool", a, size)
-    if set(sizes) == {1}:
-        return _max_of_all(a)
-    kernel = []
-    for i, (n, m) in enumerate(zip(a.shape[1:-1], sizes, strict=True)):
-        starts, ends = _bins(n, m)
-        longest = int((ends - starts).max())
-        if n % m:  # shorter windows see their last place twice: the first of equals wins
-            places = np.minimum(starts[:, None] + np.arange(longest), ends[:, None] - 1)
-            a = take(a, places.reshape(-1), i + 1)
-        kernel.append(longest)
-    return MaxPool(kernel)(a)
-
-
-def _max_of_all(a: Tensor) -> Tensor:
-    """(N, 1, ..., C): the largest places of each channel, found at once and not place by place."""
-    flat = _flat(a)
-    first = argmax(flat, 1).reshape((a.shape[0], 1, a.shape[-1]))
-    largest = take_along(flat, first, 1)
-    return largest.reshape((a.shape[0], *[1] * (a.ndim - 2), a.shape[-1]))
-
-
-def _sizes(name: str, a: Any, size: Any) -> list[int]:
-    """How many windows there are along each spatial axis."""
-    _require_pictures(name, a)
-    spatial = a.shape[1:-1]
-    if not all(spatial):
-        raise ShapeError(f"{name}: expected pictures of 1 place or more, got {describe(a)}.")
-    given = [size] * len(spatial) if size is None else size
-    if isinstance(given, (list, tuple)) and len(given) == len(spatial):
-        given = [n if m is None else m for n, m in zip(spatial, given, strict=True)]
-    return whole_numbers(name, "size", given, len(spatial), 1)
-
-
-def _bins(n: int, m: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Where the m windows of n places begin and end."""
-    i = np.arange(m)
-    return i * n // m, -(-(i + 1) * n // m)
-
-
-def _bin_weights(n: int, m: int) -> np.ndarray[Any, Any]:
-    """(n, m): the share of each place in the mean of each window."""
-    starts, ends = _bins(n, m)
-    place = np.arange(n)[:, None]
-    return np.asarray(((starts <= place) & (place < ends)) / (ends - starts))
+def _product(counts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """(*out, 1): the number of places in windows, from those along each axis."""
+    return np.asarray(reduce(np.multiply.outer, counts)[..., None])

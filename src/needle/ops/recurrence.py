@@ -22,6 +22,7 @@ from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.errors import OptionError, ShapeError, describe
 from needle.ops.activations import ReLU, Sigmoid, Tanh
+from needle.ops.broadcasting import unbroadcast
 from needle.ops.elementwise import Sign
 from needle.ops.indexing import getitem
 from needle.ops.linalg import MatMul, matmul
@@ -43,10 +44,7 @@ class RNNScan(TensorOp):
     expects = "x [T, B, H] of 1 step or more, weight [H, H] and h0 [B, H]"
 
     def __init__(self, nonlinearity: str = "tanh") -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise OptionError(
-                f"rnn_scan: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}."
-            )
+        require_nonlinearity(self.name, nonlinearity)
         self.nonlinearity = nonlinearity
 
     def compute(self, x: Array, weight: Array, h: Array) -> Array:
@@ -62,19 +60,25 @@ class RNNScan(TensorOp):
         _, weight, h0 = node.inputs
         formula = partial(_rnn_gradient, self.nonlinearity)
         dx, dh0 = _ScanGradient(self.name, formula)(out_grad, weight, node)
-        return dx, _weight_gradient(weight, _before(h0, node), dx), dh0
+        return _in_dtypes_of(node, dx, _weight_gradient(weight, _before(h0, node), dx), dh0)
 
 
 def _rnn_gradient(nonlinearity: str, dh: Any, weight: Any, h: Any) -> tuple[Any, Any]:
     """dx and dh0."""
     slope = 1 - h * h if nonlinearity == "tanh" else _of(Sign(), h)
-    turned = _turned(weight)
+    transposed = _transposed(weight)
     steps, dh_before = [], 0.0
     for t in reversed(range(h.shape[0])):
         dx = (_at(dh, t) + dh_before) * _at(slope, t)
-        dh_before = _of(MatMul(), dx, turned)
+        dh_before = _of(MatMul(), dx, transposed)
         steps.append(dx)
     return _stack(steps[::-1]), dh_before
+
+
+def require_nonlinearity(name: str, nonlinearity: Any) -> None:
+    """Raise OptionError unless `nonlinearity` is one of an RNN's."""
+    if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
+        raise OptionError(f"{name}: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}.")
 
 
 def rnn_scan(x: Tensor, weight: Tensor, h0: Tensor, nonlinearity: str = "tanh") -> Tensor:
@@ -112,7 +116,7 @@ class LSTMScan(TensorTupleOp):
         dx, dh0, dc0 = _ScanGradient(self.name, _lstm_gradient)(
             *out_grad, gates, weight, _before(c0, c), c
         )
-        return dx, _weight_gradient(weight, _before(h0, h), dx), dh0, dc0
+        return _in_dtypes_of(node, dx, _weight_gradient(weight, _before(h0, h), dx), dh0, dc0)
 
 
 def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
@@ -133,14 +137,14 @@ def _lstm_gradient(
     c_by_h = o * (1 - tanh_c * tanh_c)
     o_by_h = tanh_c * (o * (1 - o))
     ifg_by_c = _stack([g * (i * (1 - i)), c_before * (f * (1 - f)), i * (1 - g * g)], axis=2)
-    turned = _turned(weight)
+    transposed = _transposed(weight)
     steps, dh_before, dc_before = [], 0.0, 0.0
     for t in reversed(range(c.shape[0])):
         dh_now = _at(dh, t) + dh_before
         dc_now = _at(dc, t) + dc_before + dh_now * _at(c_by_h, t)
         d_ifg, d_o = _spread(dc_now, _at(ifg_by_c, t)), dh_now * _at(o_by_h, t)
         dx = _of(Concatenate(-1), d_ifg, d_o) + _at(d_gates, t)
-        dh_before, dc_before = _of(MatMul(), dx, turned), dc_now * _at(f, t)
+        dh_before, dc_before = _of(MatMul(), dx, transposed), dc_now * _at(f, t)
         steps.append(dx)
     return _stack(steps[::-1]), dh_before, dc_before
 
@@ -183,7 +187,8 @@ class GRUScan(TensorTupleOp):
         h, s = node
         h_before = _before(h0, h)
         dx, ds, dh0 = _ScanGradient(self.name, _gru_gradient)(*out_grad, x, s, weight, h_before)
-        return dx, _weight_gradient(weight, h_before, ds), dh0, *[ds.sum((0, 1)) for _ in bias]
+        d_weight = _weight_gradient(weight, h_before, ds)
+        return _in_dtypes_of(node, dx, d_weight, dh0, *[ds.sum((0, 1)) for _ in bias])
 
 
 def _gru_gates(x: Any, s: Any) -> tuple[Any, Any, Any, Any]:
@@ -204,12 +209,12 @@ def _gru_gradient(
     r_by_h = n_by_h * s_of_n * (r * (1 - r))
     z_by_h = (h_before - n) * (z * (1 - z))
     s_by_h = _stack([r_by_h, z_by_h, n_by_h * r], axis=2)
-    turned = _turned(weight)
+    transposed = _transposed(weight)
     steps, dh_before = [], 0.0
     for t in reversed(range(x.shape[0])):
         dh_now = _at(dh, t) + dh_before
         ds = _spread(dh_now, _at(s_by_h, t)) + _at(d_s, t)
-        dh_before = dh_now * _at(z, t) + _of(MatMul(), ds, turned)
+        dh_before = dh_now * _at(z, t) + _of(MatMul(), ds, transposed)
         steps.append((dh_now, ds))
     dh_all, ds_all = _stacks(steps[::-1])
     dx = _of(Concatenate(-1), dh_all * r_by_h, dh_all * z_by_h, dh_all * n_by_h)
@@ -235,7 +240,7 @@ class _ScanGradient(TensorTupleOp):
         with enable_grad():
             variables = [alias(x) for x in node.inputs]
             outputs = self.formula(*variables)
-        return gradients(outputs, list(out_grad), variables)
+        return _in_dtypes_of(node, *gradients(outputs, list(out_grad), variables))
 
 
 # -- what the formulas are made of: on raw arrays as on Tensors ------------------------------------
@@ -271,7 +276,7 @@ def _spread(d: Any, factors: Any) -> Any:
     return _of(Reshape((batch, blocks * size)), _of(Reshape((batch, 1, size)), d) * factors)
 
 
-def _turned(weight: Any) -> Any:
+def _transposed(weight: Any) -> Any:
     """Wᵀ with its rows in memory one after the other, as a product at each step wants it."""
     return _of(Concatenate(0), _of(Transpose(), weight))
 
@@ -294,6 +299,12 @@ def _weight_gradient(weight: Tensor, h_before: Tensor, d: Tensor) -> Tensor | No
         d.reshape((rows, weight.shape[1])),
         transpose_a=True,
     )
+
+
+def _in_dtypes_of(node: Any, *grads: Any) -> tuple[Any, ...]:
+    """The gradients, each in the dtype of the input that it is of, also where dtypes are mixed."""
+    pairs = zip(grads, node.inputs, strict=True)
+    return tuple([grad if grad is None else unbroadcast(grad, x) for grad, x in pairs])
 
 
 def _require_shapes(op: Any, blocks: int, x: Array, weight: Array, *states: Array) -> None:

@@ -1,4 +1,4 @@
-"""What `needle train` can train, one file per recipe; a module of each has the same three names.
+"""What `needle train` can train, one file per recipe; a module of each has the same names.
 
 images    what the recipes for images share
 examples  digits, MNIST, a file of the user's: networks of linear layers; has no word of its own
@@ -7,27 +7,41 @@ text      what the recipes for text share
 lm        words: recurrent networks, or a Transformer
 gpt       characters: a GPT
 
-`KIND` says what a trained network takes, "images" or "text"; `prepare` makes a Task of options;
-`restore` makes the network again from what its file of weights says of it.
+`OPTIONS` is the class of a recipe's options; `add_options` gives them to a parser, `options` makes
+them of what was said; `prepare` makes a Task of them. `KIND` says what a trained network takes,
+"images" or "text"; `restore` makes the network again from what its file of weights says of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 from needle import nn
+from needle.cli.grammar import Parser
+from needle.cli.settings import Common
 from needle.cli.task import Task
 
-__all__ = ["RECIPES", "Recipe", "recipe"]
+__all__ = ["RECIPES", "WORDS", "Recipe", "recipe"]
 
-RECIPES = ("examples", "cifar10", "lm", "gpt")
+WORDS = ("cifar10", "lm", "gpt")
+RECIPES = ("examples", *WORDS)
 
 
 class Recipe(Protocol):
     """What each of the modules has."""
 
     KIND: str
+    OPTIONS: type[Common]
+
+    @staticmethod
+    def add_options(parser: Parser) -> None:
+        """Give the parser a description, and the options that only this recipe has."""
+
+    @staticmethod
+    def options(parser: Parser, said: Mapping[str, Any]) -> Any:
+        """An instance of OPTIONS; what does not go together is one line of the parser's."""
 
     @staticmethod
     def prepare(options: Any) -> Task:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from needle import optim
 from needle.cli.datasets import Description, Examples
-from needle.cli.recipes.images import KIND, ImageTask, ModelSpec, restore
-from needle.cli.settings import Cifar10Options
+from needle.cli.grammar import Parser, adder, number, one_of, path, whole
+from needle.cli.recipes.images import KIND, ImageTask, ModelSpec, models, restore
+from needle.cli.settings import Common
 from needle.data import CIFAR10Dataset, DataLoader, RandomCrop, RandomFlipHorizontal, Transform
 from needle.errors import OptionError
 
-__all__ = ["KIND", "prepare", "restore"]
+__all__ = ["KIND", "OPTIONS", "Cifar10Options", "add_options", "options", "prepare", "restore"]
 
 _FOLDER = "cifar-10-batches-py"
 _CLASSES = (
@@ -21,6 +25,45 @@ _CLASSES = (
 )  # fmt: skip
 _ABOUT = Description("cifar10", (32, 32, 3), _CLASSES, 1 / 255, None, channels_first=True)
 _WARM_UP = 0.2  # of all steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10Options(Common):
+    """`needle train cifar10`."""
+
+    model: str = "resnet9"
+    data_dir: str = "data"
+    batch_size: int = 64
+    lr: float = 0.002
+    epochs: int = 12
+    weight_decay: float = 0.01
+    no_augment: bool = False
+    workers: int = 0
+
+
+OPTIONS = Cifar10Options
+
+
+def add_options(parser: Parser) -> None:
+    """The options of `needle train cifar10`."""
+    parser.description = "Train a convolutional network on the images of CIFAR-10."
+    add, names = adder(parser, Cifar10Options()), models(convolving=True)
+    add("--model", one_of(names), ", ".join(names), "MODEL")
+    add("--data-dir", path("folder"), "cifar-10-batches-py, or the folder that it is in", "DIR")
+    add("--batch-size", whole(1), "images per step")
+    add("--lr", number(), "highest learning rate, of AdamW", "X")
+    add("--epochs", whole(1), "passes over the training images")
+    add("--weight-decay", number(), "how strongly weights are drawn towards 0", "X")
+    parser.add_argument(
+        "--no-augment", action="store_true", help="train on the images as they are, not shifted "
+        "and mirrored at random",
+    )  # fmt: skip
+    add("--workers", whole(0), "threads that load data")
+
+
+def options(parser: Parser, said: Mapping[str, Any]) -> Cifar10Options:
+    """As they were said."""
+    return Cifar10Options(**said)
 
 
 def prepare(options: Cifar10Options) -> ImageTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,79 @@ import numpy as np
 
 from needle import nn, optim
 from needle.autograd import no_grad
-from needle.cli.recipes.text import KIND, CharacterVocabulary, TextTask
-from needle.cli.settings import GptOptions
+from needle.cli.grammar import Parser, adder, number, path, share, whole
+from needle.cli.recipes.text import KIND, CharacterVocabulary, TextTask, require_text
+from needle.cli.settings import Common
 from needle.cli.task import Batch, Loss, Progress
 from needle.data import Characters, CharacterText, random_windows, windows
+from needle.data.datasets.text_dataset import read_text
 from needle.errors import OptionError
 from needle.models import GPT
 
-__all__ = ["KIND", "prepare", "restore"]
+__all__ = ["KIND", "OPTIONS", "GptOptions", "add_options", "options", "prepare", "restore"]
 
 _VALID_BATCH = 64
 _MOST_VALIDATED = 50_000  # characters, so that evaluation does not outlast training
+_LONGEST_WARMUP = 100
 _LOWEST_LR = 0.1  # of the highest
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GptOptions(Common):
+    """`needle train gpt`."""
+
+    data: str
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    context: int = 64
+    dropout: float = 0.0
+    batch_size: int = 16
+    lr: float = 0.002
+    steps: int = 3000
+    warmup: int
+    eval_every: int = 500
+    clip: float = 1.0
+    weight_decay: float = 0.1
+    holdout: float = 0.1
+
+
+OPTIONS = GptOptions
+
+
+def add_options(parser: Parser) -> None:
+    """The options of `needle train gpt`."""
+    parser.description = "Train a GPT on the characters of a text."
+    add = adder(parser, GptOptions(data="", warmup=0))
+    parser.add_argument("--data", type=path("text"), metavar="FILE", help="any text file in UTF-8")
+    add("--layers", whole(1), "blocks of attention and feed-forward layers")
+    add("--heads", whole(1), "of the attention; a divisor of the width")
+    add("--width", whole(1), "numbers per character")
+    add("--context", whole(1), "characters that it looks back on")
+    add("--dropout", number(below=1), "share of the numbers zeroed in training", "X")
+    add("--batch-size", whole(1), "pieces of text per step")
+    add("--steps", whole(1), "steps of the optimiser")
+    add("--lr", number(), "highest learning rate, of AdamW; it sinks to a tenth", "X")
+    usual = f"a tenth, at most {_LONGEST_WARMUP}"
+    parser.add_argument(
+        "--warmup", type=whole(0), metavar="N", help=f"steps until it is at its highest ({usual})"
+    )
+    add("--clip", number(), "longest that a gradient may be; 0 for any", "X")
+    add("--weight-decay", number(), "how strongly weights are drawn towards 0", "X")
+    add("--eval-every", whole(1), "steps between evaluations")
+    add("--holdout", share, "share of the text kept for validation", "X")
+
+
+def options(parser: Parser, said: Mapping[str, Any]) -> GptOptions:
+    """As they were said; there has to be a text, and steps after those of the warm-up."""
+    require_text(parser, said)
+    steps = said.get("steps", GptOptions.steps)
+    found = GptOptions(**({"warmup": min(_LONGEST_WARMUP, steps // 10)} | dict(said)))
+    if found.warmup >= steps:
+        parser.error(f"--warmup: expected fewer than the {steps:,} steps, got {found.warmup:,}.")
+    return found
 
 
 class GptTask(TextTask):
@@ -53,7 +115,7 @@ class GptTask(TextTask):
         )
         self.schedule = optim.WarmupCosine(
             self.optimizer,
-            min(options.warmup, options.steps - 1),
+            options.warmup,
             options.steps,
             eta_min=_LOWEST_LR * options.lr,
         )
@@ -76,10 +138,10 @@ class GptTask(TextTask):
         x, y = batch  # (B, T) each
         return Loss(self.mean_loss(self.model(x), y), y.size)
 
-    def valid_loss(self) -> float:
+    def loss_on(self, text: Array) -> float:
         total, items = 0.0, 0
         with no_grad():
-            for x, y in windows(self.valid[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
+            for x, y in windows(text[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
                 total += float(self.mean_loss(self.model(x), y).item()) * y.size
                 items += y.size
         return total / items
@@ -110,6 +172,7 @@ def prepare(options: GptOptions) -> GptTask:
         raise OptionError(
             f"--heads: expected a divisor of --width {options.width}, got {options.heads}."
         )
+    read_text(options.data, "--data")
     text = CharacterText(options.data, options.holdout)
     if len(text.vocabulary) < 2:
         raise OptionError(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,19 +22,32 @@ from needle.files import write_atomically
 from needle.models import MLPResNet, ResNet9, ResNet18, TwoLayerNet
 from needle.visualize import graph_svg
 
-__all__ = ["KIND", "ImageTask", "ModelSpec", "evaluate", "restore"]
+__all__ = ["KIND", "ImageTask", "ModelSpec", "evaluate", "models", "restore"]
 
 Array = np.ndarray[Any, Any]
 
 KIND = "images"
 _TEST_BATCH = {True: 250, False: 1000}  # whether the network convolves, which takes memory
-_BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
-    "two-layer": lambda spec: TwoLayerNet(spec.in_features, spec.hidden, spec.classes),
-    "mlp-resnet": lambda spec: MLPResNet(spec.in_features, spec.hidden, num_classes=spec.classes),
-    "resnet9": lambda spec: ResNet9(),
-    "resnet18": lambda spec: ResNet18(spec.classes),
+
+
+class _Model(NamedTuple):
+    build: Callable[[Any], nn.Module]
+    convolves: bool
+
+
+_MODELS = {
+    "two-layer": _Model(lambda s: TwoLayerNet(s.in_features, s.hidden, s.classes), False),
+    "mlp-resnet": _Model(
+        lambda s: MLPResNet(s.in_features, s.hidden, num_classes=s.classes), False
+    ),
+    "resnet9": _Model(lambda s: ResNet9(), True),
+    "resnet18": _Model(lambda s: ResNet18(s.classes), True),
 }
-_CONVOLVING = ("resnet9", "resnet18")
+
+
+def models(convolving: bool) -> tuple[str, ...]:
+    """The names of those that convolve, or that do not."""
+    return tuple(name for name, model in _MODELS.items() if model.convolves == convolving)
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,12 @@ class ModelSpec:
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
-        return _BUILDERS[self.kind](self)
+        return _MODELS[self.kind].build(self)
 
     @property
     def channels_first(self) -> bool:
         """Whether it reads images as (C, H, W), not (H, W, C)."""
-        return self.kind in _CONVOLVING
+        return _MODELS[self.kind].convolves
 
 
 class ImageTask(Task):
@@ -231,12 +244,13 @@ def restore(model: dict[str, Any], data: dict[str, Any]) -> tuple[nn.Module, Des
 
 def _is_sound(spec: ModelSpec, about: Description) -> bool:
     """Whether the values are of the types and in the ranges that a Task gives."""
-    hidden = () if spec.kind in _CONVOLVING else (spec.hidden,)
+    if spec.kind not in _MODELS:
+        return False
+    hidden = () if spec.channels_first else (spec.hidden,)
     widths = (spec.in_features, *hidden, spec.classes, *about.shape)
-    texts = (spec.kind, about.name, about.polarity or "")
+    texts = (about.name, about.polarity or "")
     return (
-        spec.kind in _BUILDERS
-        and all(isinstance(width, int) and width > 0 for width in widths)
+        all(isinstance(width, int) and width > 0 for width in widths)
         and all(isinstance(text, str) for text in texts)
         and (about.scale is None or math.isfinite(about.scale))
         and len(about.class_names) == spec.classes >= 2

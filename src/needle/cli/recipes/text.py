@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill, indent
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from needle import nn
 from needle.autograd import Tensor
 from needle.cli import plots
+from needle.cli.grammar import Parser
 from needle.cli.run_folder import CURVES
 from needle.cli.task import Progress, Record, Task
 from needle.data import Characters, Dictionary
@@ -27,11 +30,15 @@ __all__ = [
     "TextTask",
     "Vocabulary",
     "WordVocabulary",
+    "require_text",
     "write_text",
 ]
 
+Array = np.ndarray[Any, Any]
+
 KIND = "text"
-_END = "<eos>"
+_UNKNOWN = "<unk>"
+_COLUMNS = 90
 _TEMPERATURE = 0.8  # of samples
 
 
@@ -40,10 +47,12 @@ class Vocabulary(Protocol):
 
     unit        what an id stands for: "characters" or "words"
     beginning   the text that comes before any other
+    unwritten   ids that are read but never written
     """
 
     unit: str
     beginning: str
+    unwritten: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises OptionError that names what the vocabulary lacks."""
@@ -68,7 +77,11 @@ class CharacterVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         known = self.characters.characters
-        _require_known([c for c in text if c not in known], self.unit, len(known))
+        if unknown := [c for c in text if c not in known]:
+            raise OptionError(
+                f"--prompt: expected characters among the {len(known):,} that the network knows, "
+                f"got {shortened(unknown)}."
+            )
         return [int(i) for i in self.characters.encode(text)]
 
     def pieces(self, ids: Iterator[int]) -> Iterator[str]:
@@ -89,19 +102,29 @@ class WordVocabulary(Vocabulary):
 
     def __init__(self, words: Dictionary) -> None:
         self.words = words
+        self.unwritten = tuple(i for i in [words.word2idx.get(_UNKNOWN)] if i is not None)
 
     def encode(self, text: str) -> list[int]:
-        words = text.replace("\n", f" {_END} ").split()
-        _require_known([w for w in words if w not in self.words.word2idx], self.unit, len(self))
-        return [self.words.word2idx[word] for word in words]
+        """The same; words that the vocabulary lacks are said, and count as `<unk>` if it has it."""
+        unknown = [w for w in text.split() if w not in self.words.word2idx]
+        if unknown and _UNKNOWN not in self.words.word2idx:
+            raise OptionError(
+                f"--prompt: expected words among the {len(self):,} that the network knows, got "
+                f"{shortened(unknown)}."
+            )
+        if unknown:
+            remark = f"{shortened(unknown)} not known to the network, read as {_UNKNOWN}."
+            print(f"--prompt: {remark}", file=sys.stderr)
+        return self.words.encode(text)
 
     def pieces(self, ids: Iterator[int]) -> Iterator[str]:
         """Words with a space before each that does not begin a line; `<eos>` ends a line."""
         begins = False
         for i in ids:
-            word = self.words.idx2word[i]
-            yield "\n" if word == _END else word if begins else f" {word}"
-            begins = word == _END
+            piece = self.words.decode([i])
+            ends = piece == "\n"
+            yield piece if begins or ends else f" {piece}"
+            begins = ends
 
     def as_json(self) -> dict[str, Any]:
         return {"unit": self.unit, "vocabulary": self.words.idx2word}
@@ -110,25 +133,24 @@ class WordVocabulary(Vocabulary):
         return len(self.words)
 
 
-def _require_known(unknown: list[str], unit: str, known: int) -> None:
-    if unknown:
-        raise OptionError(
-            f"--prompt: expected {unit} among the {known:,} that the network knows, got "
-            f"{shortened(unknown)}."
-        )
+def require_text(parser: Parser, said: Mapping[str, Any]) -> None:
+    """End with one line where no text was named."""
+    if "data" not in said:
+        parser.error("--data: expected a text to learn from, got none.")
 
 
 def write_text(
     model: nn.Module, vocabulary: Vocabulary, prompt: str, tokens: int, rng: Any, **choice: Any
 ) -> Iterator[str]:
-    """The text that a network writes after a prompt, piece by piece.
+    """The text that a network writes after a prompt, piece by piece; `<unk>` is never written.
 
     choice  temperature, top_k, top_p, as `needle.generation.generate` takes them
     """
     ids = vocabulary.encode(prompt)
     if not ids:
         raise OptionError(f"--prompt: expected {vocabulary.unit} to go on from, got {prompt!r}.")
-    pieces = vocabulary.pieces(generate(model, ids, tokens, rng=rng, **choice))
+    new_ids = generate(model, ids, tokens, rng=rng, never=vocabulary.unwritten, **choice)
+    pieces = vocabulary.pieces(new_ids)
     first = next(pieces, "")
     # after a prompt that ends a line, a word begins one
     yield first.lstrip(" ") if prompt.endswith(("\n", " ")) else first
@@ -148,20 +170,21 @@ class TextTask(Task):
     name: str
     vocabulary: Vocabulary
     options: Any
-    train: np.ndarray[Any, Any]
-    valid: np.ndarray[Any, Any]
+    train: Array
+    valid: Array
+    test: Array | None = None
 
     def __init__(self) -> None:
         self.loss_function = nn.SoftmaxLoss()
-        self._valid_loss = math.nan
+        self._valid_loss = self._test_loss = math.nan
 
     @abstractmethod
-    def valid_loss(self) -> float:
-        """The mean cross-entropy per token of the validation text, in nats."""
+    def loss_on(self, text: Array) -> float:
+        """The mean cross-entropy per token of a text's ids, in nats."""
 
     def evaluate(self) -> dict[str, float]:
         self.model.eval()
-        self._valid_loss = self.valid_loss()
+        self._valid_loss = self.loss_on(self.valid)
         return {"valid_loss": self._valid_loss}
 
     def record(self, progress: Progress, measured: Mapping[str, float], complete: bool) -> Record:
@@ -184,6 +207,14 @@ class TextTask(Task):
             "sample": self._sample(number),
         }
 
+    def tested(self) -> dict[str, float]:
+        """What the test text says, which is asked once: when all rounds are done."""
+        if self.test is None:
+            return {}
+        self.model.eval()
+        self._test_loss = self.loss_on(self.test)
+        return {"test_loss": self._test_loss, "test_perplexity": _exp(self._test_loss)}
+
     def _sample(self, seed: int) -> str:
         rng, start = np.random.default_rng(seed), self.vocabulary.beginning
         pieces = write_text(
@@ -193,18 +224,31 @@ class TextTask(Task):
 
     def line(self, record: Record) -> str:
         last = self.options.epochs if self.unit == "epoch" else self.options.steps
-        sample = "\n".join(f"    {line}" for line in record["sample"].splitlines())
+        sample = indent(self._wrapped(record["sample"]), "    ")
         return (
             f"{self.unit} {record[self.unit]:>{len(str(last))}}/{last}  loss {record['loss']:.4f}  "
             f"validation loss {record['valid_loss']:.4f}  "
-            f"perplexity {record['valid_perplexity']:.2f}  "
+            f"perplexity {_shown(record['valid_perplexity'])}  "
             f"{record['tokens_per_second']:,.0f} {self.vocabulary.unit}/s\n{sample}"
         )
 
+    def sample(self, record: Record) -> str:
+        when = f"{self.unit} {record[self.unit]:,}, validation loss {record['valid_loss']:.4f}"
+        return f"-- {when} --\n\n{self._wrapped(record['sample'])}\n"
+
+    def _wrapped(self, text: str) -> str:
+        """Lines of words as they fit on a page; characters say themselves where a line ends."""
+        if self.vocabulary.unit == "characters":
+            return text
+        return "\n".join(fill(line, _COLUMNS) for line in text.splitlines())
+
     def last_line(self) -> str:
-        return (
-            f"validation loss {self._valid_loss:.4f} per {self.vocabulary.unit[:-1]}, perplexity "
-            f"{_exp(self._valid_loss):.2f}"
+        per = f"per {self.vocabulary.unit[:-1]}"
+        losses = {"validation": self._valid_loss, "test": self._test_loss}
+        return "\n".join(
+            f"{name} loss {loss:.4f} {per}, perplexity {_shown(_exp(loss))}"
+            for name, loss in losses.items()
+            if not math.isnan(loss)
         )
 
     def header(self) -> str:
@@ -220,15 +264,19 @@ class TextTask(Task):
         return {"name": self.name, **self.vocabulary.as_json()}
 
     def counts(self) -> dict[str, int]:
-        return {"train": len(self.train), "validation": len(self.valid)}
+        test = {} if self.test is None else {"test": len(self.test)}
+        return {"train": len(self.train), "validation": len(self.valid), **test}
 
     def data_digest(self) -> str:
         digest = hashlib.sha256(repr(self.vocabulary.as_json()["vocabulary"]).encode())
-        for part in (self.train, self.valid):
-            digest.update(np.asarray(part, dtype="<i8").tobytes())
+        for part in (self.train, self.valid, self.test):
+            if part is not None:
+                digest.update(np.asarray(part, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     def finish(self, folder: Path, history: list[Record]) -> None:
+        if history:  # of a run whose rounds are all done, the last one has it
+            self._test_loss = history[-1].get("test_loss", math.nan)
         plots.text_curves(history, self.unit, folder / CURVES)
 
     def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -241,3 +289,7 @@ class TextTask(Task):
 def _exp(loss: float) -> float:
     """The perplexity; what is beyond any float is infinite, which JSON lacks, so the largest."""
     return math.exp(min(loss, 709.0))
+
+
+def _shown(perplexity: float) -> str:
+    return f"{perplexity:,.2f}" if perplexity < 1e6 else f"{perplexity:,.4g}"

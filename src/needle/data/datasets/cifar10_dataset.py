@@ -11,7 +11,7 @@ import numpy as np
 
 from needle.data.datasets.image_dataset import ImageDataset, check_labels
 from needle.data.safe_pickle import read_pickled_dict
-from needle.errors import FileFormatError, describe
+from needle.errors import DTypeError, FileFormatError, describe
 
 __all__ = ["CIFAR10Dataset"]
 
@@ -30,7 +30,8 @@ class CIFAR10Dataset(ImageDataset):
     p            part of the course's signature and of no effect: the transforms have their own
     transforms   applied to each image, which they get as (32, 32, 3), as all transforms do
 
-    Raises FileNotFoundError that names the first missing file, and FileFormatError.
+    Raises FileNotFoundError that names the first missing file, NotADirectoryError or
+    IsADirectoryError where a file stands for the folder or the other way round, FileFormatError.
     """
 
     def __init__(
@@ -40,6 +41,10 @@ class CIFAR10Dataset(ImageDataset):
         p: float = 0.5,
         transforms: Sequence[Callable[[Any], Any]] | None = None,
     ) -> None:
+        if not isinstance(base_folder, (str, PathLike)):
+            raise DTypeError(
+                f"CIFAR10Dataset: expected base_folder to be a path, got {base_folder!r}."
+            )
         paths = [Path(base_folder) / name for name in (_TRAIN_FILES if train else _TEST_FILES)]
         _check_present(Path(base_folder), paths)
         parts = [_read_batch(path) for path in paths]
@@ -61,6 +66,10 @@ def _check_present(folder: Path, paths: list[Path]) -> None:
                 f"CIFAR10Dataset: expected the {kind} {path}, got none. "
                 "ndl.data.download_cifar10(folder) fetches the data set."
             )
+        if path == folder and not path.is_dir():
+            raise NotADirectoryError(f"CIFAR10Dataset: expected the folder {path}, got a file.")
+        if path != folder and path.is_dir():
+            raise IsADirectoryError(f"CIFAR10Dataset: expected the file {path}, got a folder.")
 
 
 def _read_batch(path: Path) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from needle.data.data_basic import Dataset
-from needle.errors import FileFormatError
+from needle.errors import DTypeError, FileFormatError, OutOfRangeError, describe
 
 __all__ = ["ImageDataset", "check_labels"]
 
@@ -31,7 +31,10 @@ class ImageDataset(Dataset):
         self.X, self.y = images, labels
 
     def __getitem__(self, index: Any) -> tuple[Any, Any]:
-        images, labels = self.X[index], self.y[index]
+        try:
+            images, labels = self.X[index], self.y[index]
+        except (IndexError, TypeError, ValueError) as error:
+            raise self._no_items(index) from error
         if images.base is not None:
             images = images.copy()
         if not self.transforms:
@@ -40,6 +43,16 @@ class ImageDataset(Dataset):
             return self._transform(images), labels
         transformed = [self._transform(image) for image in images]
         return (np.stack(transformed) if transformed else images), labels
+
+    def _no_items(self, index: Any) -> Exception:
+        """What to raise where NumPy has nothing at an index."""
+        numbers = isinstance(index, np.ndarray) or hasattr(index, "__index__")
+        kind: type[Exception] = OutOfRangeError if numbers else DTypeError
+        n = len(self)
+        return kind(
+            f"{type(self).__name__}: expected an index in [-{n}, {n}), a slice or an array of "
+            f"such, got {describe(index)}."
+        )
 
     def _transform(self, image: Array) -> Any:
         return self.apply_transforms(image)

@@ -14,9 +14,16 @@ import numpy as np
 
 from needle.autograd import Tensor
 from needle.backend_selection import Device
-from needle.data.datasets.text_dataset import read_text, shortened
+from needle.data.datasets.text_dataset import (
+    ids_in,
+    read_text,
+    require_share,
+    require_whole,
+    shortened,
+    text_in,
+)
 from needle.dtypes import as_dtype
-from needle.errors import DTypeError, OptionError, OutOfRangeError, describe
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe, kind_of
 from needle.files import write_atomically
 
 __all__ = ["Corpus", "Dictionary", "batchify", "get_batch", "write_ptb_folder"]
@@ -55,7 +62,7 @@ class Dictionary:
         A word that has no id counts as `<unk>`. Raises OptionError that names such words if
         `<unk>` has none either.
         """
-        words = text.replace("\n", f" {_END} ").split()
+        words = text_in("Dictionary", text).replace("\n", f" {_END} ").split()
         unknown = [word for word in words if word not in self.word2idx]
         if unknown and _UNKNOWN not in self.word2idx:
             raise OptionError(
@@ -66,12 +73,13 @@ class Dictionary:
 
     def decode(self, ids: Any) -> str:
         """The words that ids (N,) stand for, with a space between two, and lines for `<eos>`."""
+        ids = ids_in("Dictionary", ids).reshape(-1).tolist()
         wrong = [i for i in ids if not 0 <= i < len(self)]
         if wrong:
             raise OutOfRangeError(
                 f"Dictionary: expected ids in 0..{len(self) - 1}, got {wrong[0]}."
             )
-        words = (self.idx2word[int(i)] for i in ids)
+        words = (self.idx2word[i] for i in ids)
         text = " ".join("\n" if word == _END else word for word in words)
         return "\n".join(line.strip(" ") for line in text.split("\n"))
 
@@ -114,8 +122,8 @@ class Corpus:
         `<eos>` gets its id like any word, when it is first met. Raises FileNotFoundError, and
         FileFormatError for what is no text in UTF-8, or none at all.
         """
-        if max_lines is not None and max_lines < 0:
-            raise OptionError(f"Corpus: expected max_lines from 0 on, got {max_lines}.")
+        if max_lines is not None:
+            require_whole("Corpus", 0, max_lines=max_lines)
         return [
             self.dictionary.add_word(word)
             for line in islice(StringIO(read_text(path, "Corpus")), max_lines)
@@ -134,19 +142,16 @@ def write_ptb_folder(
 
     text             a file in UTF-8; its words are what stands between white space
     folder           where the files go; made if there is none, and returned
-    vocabulary_size  words in all, `<unk>` and `<eos>` among them: the most frequent words of the
-                     training part stay (of equally frequent ones those that come first), others
-                     become `<unk>`
+    vocabulary_size  words in all, 3 or more: `<unk>`, `<eos>`, and the most frequent words of the
+                     training part (of equally frequent ones those that come first); others become
+                     `<unk>`
     validation, test  shares of the lines, in this order after the training part
 
     Lines without words are left out. Raises FileNotFoundError, FileFormatError, and OptionError
     for a text with too few lines for three parts; then nothing has been written.
     """
-    if vocabulary_size < 3:
-        raise OptionError(
-            "write_ptb_folder: expected vocabulary_size of 3 or more, for <unk>, <eos> and words, "
-            f"got {vocabulary_size!r}."
-        )
+    require_whole("write_ptb_folder", 3, vocabulary_size=vocabulary_size)
+    require_share("write_ptb_folder", validation=validation, test=test)
     contents = read_text(text, "write_ptb_folder")
     lines = [words for line in contents.split("\n") if (words := line.split())]
     parts = _divided(lines, validation, test)
@@ -178,7 +183,10 @@ def _divided(lines: list[list[str]], validation: float, test: float) -> dict[str
 
 
 def batchify(
-    data: Sequence[int], batch_size: int, device: Device | None = None, dtype: Any = "float32"
+    data: Sequence[int] | Array,
+    batch_size: int,
+    device: Device | None = None,
+    dtype: Any = "float32",
 ) -> Array:
     """y[t, b] = data[b·n + t], n = len(data) // batch_size: the text in columns, side by side.
 
@@ -186,12 +194,14 @@ def batchify(
     `device` is where `get_batch` will put its Tensors and has no effect here.
     Raises OptionError for fewer ids than columns, DTypeError for a dtype that cannot hold the ids.
     """
-    if not isinstance(batch_size, (int, np.integer)) or not 1 <= batch_size <= len(data):
+    ids = ids_in("batchify", data)
+    if ids.ndim != 1 or ids.size == 0:
+        raise ShapeError(f"batchify: expected ids [N], one or more, got {describe(ids)}.")
+    if not (_is_whole(batch_size) and 1 <= batch_size <= len(ids)):
         raise OptionError(
-            f"batchify: expected batch_size in 1..{len(data)}, the number of ids, got "
+            f"batchify: expected batch_size in 1..{len(ids)}, the number of ids, got "
             f"{batch_size!r}."
         )
-    ids = np.asarray(data)
     rows = len(ids) // batch_size
     columns = ids[: rows * batch_size].reshape(batch_size, rows).T.astype(as_dtype(dtype))
     if not np.array_equal(columns.T.reshape(-1), ids[: rows * batch_size]):
@@ -212,18 +222,24 @@ def get_batch(
     batches: (n, B), as `batchify` gives -> x: (L, B), y: (L·B,), of `dtype` (default float32),
     without requires_grad. Raises OutOfRangeError for a row that no other follows.
     """
+    if getattr(batches, "ndim", None) != 2:
+        kind = describe(batches) if hasattr(batches, "dtype") else kind_of(batches)
+        raise ShapeError(f"get_batch: expected batches [n, B] as batchify gives, got {kind}.")
+    require_whole("get_batch", 1, bptt=bptt)
     if len(batches) < 2:
         raise OutOfRangeError(
             f"get_batch: expected batches of two rows or more, got {describe(batches)}. "
             "Take a longer text or a smaller batch_size."
         )
-    if not 0 <= i < len(batches) - 1:
+    if not (_is_whole(i) and 0 <= i < len(batches) - 1):
         raise OutOfRangeError(
             f"get_batch: expected a row in 0..{len(batches) - 2} of {describe(batches)}, got {i}."
         )
-    if bptt < 1:
-        raise OptionError(f"get_batch: expected bptt from 1 on, got {bptt}.")
     length = min(bptt, len(batches) - 1 - i)
     pair = batches[i : i + length], batches[i + 1 : i + 1 + length].reshape(-1)
     x, y = (Tensor(a, device=device, dtype=dtype or "float32", requires_grad=False) for a in pair)
     return x, y
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -15,9 +15,21 @@ from needle.backend_selection import Device
 from needle.data.random_stream import stream_given
 from needle.errors import FileFormatError, OptionError, OutOfRangeError, describe
 
-__all__ = ["CharacterText", "Characters", "random_windows", "read_text", "shortened", "windows"]
+__all__ = [
+    "CharacterText",
+    "Characters",
+    "ids_in",
+    "random_windows",
+    "read_text",
+    "require_share",
+    "require_whole",
+    "shortened",
+    "text_in",
+    "windows",
+]
 
 Array = np.ndarray[Any, Any]
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Characters:
@@ -48,7 +60,7 @@ class Characters:
 
         Raises OptionError that names the characters which the vocabulary lacks.
         """
-        codes = _code_points(text)
+        codes = _code_points(text_in("Characters", text))
         ids = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1).astype(np.int64)
         unknown = codes[self._codes[ids] != codes]
         if unknown.size:
@@ -60,7 +72,7 @@ class Characters:
 
     def decode(self, ids: Any) -> str:
         """The text that ids (N,) stand for. Raises OutOfRangeError for one that stands for none."""
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = ids_in("Characters", ids)
         wrong = ids[(ids < 0) | (ids >= len(self))]
         if wrong.size:
             raise OutOfRangeError(
@@ -88,10 +100,7 @@ class CharacterText:
     """
 
     def __init__(self, path: str | PathLike[str], validation: float = 0.1) -> None:
-        if not 0 <= validation < 1:
-            raise OptionError(
-                f"CharacterText: expected validation to be a share in [0, 1), got {validation!r}."
-            )
+        require_share("CharacterText", validation=validation)
         text = read_text(path, "CharacterText")
         self.vocabulary = Characters(text)
         ids = self.vocabulary.encode(text)
@@ -168,8 +177,7 @@ def _pair(ids: Array, places: Array, device: Device | None) -> tuple[Tensor, Ten
 
 def _checked_ids(owner: str, given: Any, **sizes: Any) -> Array:
     for name, size in sizes.items():
-        if not _is_whole(size) or size < 1:
-            raise OptionError(f"{owner}: expected {name} of 1 or more, got {size!r}.")
+        require_whole(owner, 1, **{name: size})
     ids: Array = np.asarray(given)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise OptionError(f"{owner}: expected ids (N,) of integers, got {describe(ids)}.")
@@ -181,12 +189,45 @@ def _checked_ids(owner: str, given: Any, **sizes: Any) -> Array:
     return ids
 
 
-def _is_whole(value: Any) -> bool:
+def ids_in(owner: str, given: Any) -> Array:
+    """Ids as an int64 array of the shape given. Raises OptionError for what are no whole numbers.
+
+    Floats count if they are whole: in nd mode ids may come as float32.
+    """
     try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return True
+        ids = np.asarray(given.numpy() if isinstance(given, Tensor) else given)
+    except ValueError as error:
+        raise OptionError(f"{owner}: expected ids, got lists of unequal lengths.") from error
+    if ids.size and (ids.dtype.kind not in "iuf" or not (ids == np.trunc(ids)).all()):
+        raise OptionError(f"{owner}: expected ids that are whole numbers, got {describe(ids)}.")
+    if ids.size and not (abs(ids) < 2.0**63).all():
+        raise OutOfRangeError(f"{owner}: expected ids of 64 bits, got {abs(ids).max()}.")
+    return ids.astype(np.int64)
+
+
+def require_whole(owner: str, least: int, **numbers: Any) -> None:
+    """Raise OptionError unless all `numbers` are whole ones of `least` or more, and no bools."""
+    for name, value in numbers.items():
+        try:
+            fits = not isinstance(value, bool) and operator.index(value) >= least
+        except TypeError:
+            fits = False
+        if not fits:
+            raise OptionError(f"{owner}: expected {name} of {least} or more, got {value!r}.")
+
+
+def require_share(owner: str, **shares: Any) -> None:
+    """Raise OptionError unless all `shares` are numbers in [0, 1)."""
+    for name, value in shares.items():
+        if isinstance(value, bool) or not (isinstance(value, _NUMBERS) and 0 <= value < 1):
+            raise OptionError(f"{owner}: expected {name} to be a share in [0, 1), got {value!r}.")
+
+
+def text_in(owner: str, given: Any) -> str:
+    """The text that was given. Raises OptionError for what is none."""
+    if not isinstance(given, str):
+        raise OptionError(f"{owner}: expected text to encode, got {describe(given)}.")
+    return given
 
 
 def shortened(names: Iterable[str], most: int = 5) -> str:
