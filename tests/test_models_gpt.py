@@ -9,7 +9,7 @@ import pytest
 
 import needle as ndl
 from needle import nn
-from needle.errors import OptionError, OutOfRangeError, ShapeError
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError
 from needle.models import GPT
 
 KINDS = [
@@ -150,12 +150,32 @@ def test_more_tokens_than_the_context_are_refused():
 def test_a_cache_of_another_model_is_refused():
     with pytest.raises(OptionError, match="a cache for each of 2 blocks, got 1"):
         gpt()(tokens(1, 3), gpt().new_cache()[:1])
+    for what, kind in [(3, "an int"), (nn.KeyValueCache(), "a KeyValueCache")]:
+        with pytest.raises(DTypeError, match=f"GPT: .* a list of KeyValueCaches, got {kind}"):
+            gpt()(tokens(1, 3), what)
+    with pytest.raises(DTypeError, match="GPT: expected cache to be a KeyValueCache, got a None"):
+        gpt()(tokens(1, 3), [None, None])
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 0), (0, 2), (1, 2, 3)])
+def test_failed_call_leaves_the_caches_as_they_were():
+    model = gpt()
+    cache = model.new_cache()
+    model(tokens(1, 3), cache)
+    model.blocks[1].feed_forward.forward = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model(tokens(1, 3), cache)
+    assert [one.length for one in cache] == [3, 3]
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 0), (1, 2, 3)])
 def test_what_is_no_matrix_of_ids_is_refused(shape):
-    with pytest.raises(ShapeError, match=r"GPT: expected token ids \[B, T\], one or more, got "):
+    with pytest.raises(ShapeError, match=r"GPT: expected token ids \[B, T\], T of 1 or more, got "):
         gpt()(ndl.Tensor(np.zeros(shape, "int64")))
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_no_texts_give_no_logits(options):
+    assert gpt(**options)(ndl.Tensor(np.zeros((0, 2), "int64"))).shape == (0, 2, 11)
 
 
 def test_ids_outside_the_vocabulary_are_refused():
@@ -170,10 +190,11 @@ def test_ids_outside_the_vocabulary_are_refused():
         ({"layers": 0}, "layers of 1 or more, got 0"),
         ({"context": 2.5}, "context of 1 or more, got 2.5"),
         ({"positions": "sinus"}, "positions 'learned' or 'rotary', got 'sinus'"),
+        ({"dtype": "int32"}, "GPT: expected a float dtype, got int32"),
         ({"dropout": 2}, r"in \[0, 1\], got 2"),
     ],
 )
 def test_options_that_fit_nothing_are_refused(options, message):
     arguments = {"vocab_size": 11, "context": 8, "layers": 2, "heads": 2, "width": 12}
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, DTypeError), match=message):
         GPT(**(arguments | options))

@@ -7,7 +7,7 @@ import pytest
 
 import needle as ndl
 from needle import nn
-from needle.errors import OptionError, OutOfRangeError, ShapeError
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError
 from needle.models import LanguageModel
 
 RECURRENT = ["rnn", "lstm", "gru"]
@@ -107,13 +107,30 @@ def test_ids_outside_the_vocabulary_are_refused(kind):
 
 
 def test_what_is_no_matrix_of_ids_is_refused():
-    with pytest.raises(ShapeError, match=r"LanguageModel: expected word ids x \[T, B\], got"):
+    with pytest.raises(ShapeError, match=r"LanguageModel: expected word ids x \[T, B\], T of 1 or"):
         LanguageModel(4, 11, 4)(ndl.Tensor([1, 2, 3]))
 
 
+@pytest.mark.parametrize("kind", [*RECURRENT, "transformer"])
+def test_no_texts_give_no_logits_and_texts_without_words_are_refused(kind):
+    model = LanguageModel(8, 11, 16, 1, kind)
+    assert model(words(4, 0))[0].shape == (0, 11)
+    with pytest.raises(ShapeError, match=r"LanguageModel: .* T of 1 or more, got .*\[0,3\]"):
+        model(words(0, 3))
+
+
+def test_what_a_transformer_gives_as_its_state_it_takes_and_nothing_that_is_no_tensor():
+    model, x = LanguageModel(8, 11, 16, 1, "transformer"), words(4, 3)
+    logits, h = model(x)
+    np.testing.assert_array_equal(model(x, h)[0].numpy(), logits.numpy())
+    with pytest.raises(DTypeError, match="Transformer: expected Tensors, got"):
+        model(x, (h, h))
+
+
 def test_another_kind_of_sequence_model_is_refused():
-    with pytest.raises(OptionError, match="'gru' or 'transformer', got 'lstn'"):
-        LanguageModel(4, 11, 4, seq_model="lstn")
+    for kind in ("lstn", ["rnn"]):
+        with pytest.raises(OptionError, match="'gru' or 'transformer', got "):
+            LanguageModel(4, 11, 4, seq_model=kind)
 
 
 def test_more_words_than_a_transformer_has_positions_for_are_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from tensors import tensor
@@ -111,6 +113,51 @@ def test_fewer_heads_of_keys_serve_neighbouring_heads_of_queries():
     assert one.shape == (2, 6, 4, 3)
 
 
+def test_heads_of_values_may_be_fewer_than_those_of_keys():
+    q, k, v = drawn(2, 4, 5, 3), drawn(2, 4, 6, 3), drawn(2, 2, 6, 3)
+    every = tensor(np.repeat(v.numpy(), 2, axis=1))
+    np.testing.assert_allclose(attend(q, k, v).numpy(), attend(q, k, every).numpy(), rtol=1e-12)
+    shared = attend(q, k[:1], v[:1], return_weights=True)  # of all of the batch
+    expected = attend(q, ndl.concatenate([k[:1]] * 2, 0), ndl.concatenate([v[:1]] * 2, 0))
+    np.testing.assert_allclose(shared[0].numpy(), expected.numpy(), rtol=1e-12)
+    assert shared[1].shape == (2, 4, 5, 6)
+
+
+def test_zeros_and_ones_that_are_learned_are_added():
+    q, k, v = three(2, 3, 3)
+    bias = nn.Parameter(np.eye(3), dtype="float64")
+    for mask in (bias, bias * 1):
+        expected = attend(q, k, v, mask=tensor(np.eye(3) - 1e-300))
+        np.testing.assert_allclose(attend(q, k, v, mask=mask).numpy(), expected.numpy())
+    for mask in (np.zeros((3, 3)), np.ones((3, 3)), np.eye(3) / 2, np.zeros((0, 1, 1))):
+        attend(q[: len(mask)], k[: len(mask)], v[: len(mask)], mask=mask)
+
+
+@pytest.mark.parametrize(("dtype", "low"), [("float16", -1e9), ("float32", -1e300)])
+def test_mask_beyond_the_dtype_of_the_scores_hides_without_a_warning(dtype, low):
+    q, k, v = (x.astype(dtype) for x in three(2, 3, 3))
+    mask = np.where(np.tri(3, dtype=bool), 0, low)
+    y = attend(q, k, v, mask=mask)
+    assert y.dtype == q.dtype
+    np.testing.assert_allclose(
+        y.astype("float64").numpy(),
+        attend(q, k, v, causal=True).astype("float64").numpy(),
+        atol=1e-3,
+    )
+
+
+def test_masks_of_causality_are_kept_for_small_sizes_only():
+    from needle.ops import attention as module
+
+    module._small_until_now.cache_clear()
+    attend(*(x.astype("float32") for x in three(3, 2)), causal=True)
+    assert module._small_until_now.cache_info().currsize == 1
+    side = math.isqrt(module._SMALL) + 1
+    x = ndl.init.zeros(side, 1, dtype="float32")
+    attend(x, x, x, causal=True)
+    assert module._small_until_now.cache_info().currsize == 1
+
+
 def test_no_keys_give_zeros():
     y = attend(drawn(2, 3, 4), drawn(2, 0, 4), drawn(2, 0, 5))
     assert y.shape == (2, 3, 5)
@@ -155,7 +202,9 @@ def test_lazy_attention_gives_what_eager_gives():
         ([(2, 3), (4, 2), (4, 2)], {}, ShapeError, r"q \[..., t, d\], .* got float64\[2,3\] and"),
         ([(2, 3), (4, 3), (5, 3)], {}, ShapeError, r"float64\[5,3\]"),
         ([(3,), (4, 3), (4, 3)], {}, ShapeError, r"got float64\[3\]"),
-        ([(4, 2, 3), (3, 2, 3), (3, 2, 3)], {}, ShapeError, "or a multiple, got 4 and 3"),
+        ([(1, 4, 2, 3), (1, 3, 2, 3), (1, 3, 2, 3)], {}, ShapeError, "or a multiple, got 4 and 3"),
+        ([(4, 3, 5), (2, 3, 5), (2, 3, 5)], {}, ShapeError, r"got float64\[4,3,5\] and float64\[2"),
+        ([(2, 3)] * 3, {"scale": "a"}, OptionError, "expected a number for scale, got 'a'"),
         ([(2, 3)] * 3, {"mask": np.ones((3, 2), bool)}, ShapeError, r"\[2, 2\], got bool\[3,2\]"),
         ([(2, 3)] * 3, {"mask": np.ones((1, 2, 2), bool)}, ShapeError, r"got bool\[1,2,2\]"),
         ([(2, 3)] * 3, {"mask": np.ones((2, 2), int)}, DTypeError, "Compare it first: mask != 0"),
@@ -198,6 +247,8 @@ def test_multi_head_attention_gives_the_probabilities_after_dropout():
     np.testing.assert_allclose(probs.numpy().sum(-1), 1, rtol=1e-12)
     with pytest.raises(ShapeError, match=r"MultiHeadAttention: expected q \[b, heads, t, d\]"):
         layer(q[0], k, v)
+    with pytest.raises(ShapeError, match=r"MultiHeadAttention: .* got float64\[1,3,4,5\]"):
+        layer(q[:1], k, v)
 
 
 # -- Attention ---------------------------------------------------------------------------------
@@ -296,11 +347,28 @@ def test_dropout_is_of_training_only():
         (lambda: nn.Attention(8, 0), "num_heads of 1 or more, got 0"),
         (lambda: nn.Attention(8, 2, dropout=2), r"p in \[0, 1\], got 2"),
         (lambda: nn.Attention(8, 2, rotary=nn.RotaryEmbedding(8)), "rotary of dim 4, as the heads"),
+        (lambda: nn.Attention(8, 2, rotary=True), "Attention: .* a RotaryEmbedding, got a bool"),
+        (lambda: nn.Attention(8, 2, dtype="int32"), "Attention: expected a float dtype, got int32"),
     ],
 )
 def test_option_outside_its_values_is_refused_at_construction(make, message):
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, DTypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_heads": 1}, {"kdim": 3}])
+def test_attention_of_nothing_gives_nothing_or_the_bias(options):
+    layer, width = attention(8, 2, **options), options.get("kdim", 8)
+    for b, t, s in [(0, 3, 2), (2, 0, 3), (2, 3, 0)]:
+        y = layer(drawn(b, t, 8), drawn(b, s, width), drawn(b, s, 8))
+        assert y.shape == (b, t, 8)
+    np.testing.assert_array_equal(y.numpy(), np.broadcast_to(layer.out_proj.bias.numpy(), y.shape))
+
+
+def test_attention_shows_the_options_that_are_not_as_usual():
+    assert repr(nn.Attention(8, 2)).startswith("Attention(8, num_heads=2\n")
+    layer = nn.Attention(8, 2, kv_heads=1, kdim=3, bias=False)
+    assert repr(layer).startswith("Attention(8, num_heads=2, kv_heads=1, kdim=3, bias=False\n")
 
 
 @pytest.mark.parametrize(
@@ -315,7 +383,12 @@ def test_option_outside_its_values_is_refused_at_construction(make, message):
         ([(2, 4, 8)], {"mask": np.ones((4, 4), int)}, DTypeError, "mask != 0"),
         ([(2, 4, 8)], {"key_padding_mask": np.ones((4, 2), bool)}, ShapeError,
          r"expected key_padding_mask bool\[2,4\], true where .* got bool\[4,2\]"),
-        ([(2, 4, 8)], {"key_padding_mask": np.ones((2, 4))}, DTypeError, r"got float64\[2,4\]"),
+        ([(2, 4, 8)], {"key_padding_mask": np.ones((2, 4))}, DTypeError,
+         r"got float64\[2,4\]. Compare it first, or give its Tensor dtype='bool'."),
+        ([(2, 4, 8)], {"mask": np.ones((2, 4, 5), bool)}, ShapeError, r"got bool\[2,4,5\]"),
+        ([(2, 4, 8)], {"mask": np.tri(4)[None]}, DTypeError, r"float64\[1,4,4\]. .*dtype='bool'"),
+        ([(2, 4, 8)], {"cache": 3}, DTypeError, "cache to be a KeyValueCache, got an int"),
+        ([(2, 4, 8)], {"cache": [nn.KeyValueCache()]}, DTypeError, "KeyValueCache, got a list"),
     ],
 )  # fmt: skip
 def test_bad_input_to_attention_is_refused(inputs, options, error, message):
@@ -360,3 +433,25 @@ def test_cache_starts_anew_after_reset_and_refuses_another_batch():
     assert cache.length == 0
     layer(drawn(2, 1, 8), cache=cache)
     assert cache.length == 1
+
+
+def test_failed_call_leaves_the_cache_as_it_was():
+    layer, cache, x = attention(8, 2), nn.KeyValueCache(), drawn(2, 3, 8)
+    layer(x, cache=cache)
+    before = cache.keys
+    with pytest.raises(DTypeError, match="zeros and ones"):
+        layer(x, cache=cache, causal=True, mask=np.eye(3, 6))
+    assert cache.keys is before and cache.length == 3
+
+
+def test_keys_and_values_that_do_not_fit_each_other_are_refused():
+    message = (
+        r"KeyValueCache: expected keys and values .* got float64\[1,2,3,4\] and float64\[1,2,5"
+    )
+    for cache in (nn.KeyValueCache(), nn.KeyValueCache()):
+        with pytest.raises(ShapeError, match=message):
+            cache.append(drawn(1, 2, 3, 4), drawn(1, 2, 5, 4))
+        assert cache.length == 0
+        cache.append(drawn(1, 2, 3, 4), drawn(1, 2, 3, 6))
+    with pytest.raises(ShapeError, match=r"expected keys and values \[..., t, d\]"):
+        cache.append(drawn(4), drawn(4))

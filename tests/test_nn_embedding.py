@@ -93,8 +93,36 @@ def test_embedding_of_bad_options_or_input():
         nn.Embedding(3, 2, padding_idx=3)
     with pytest.raises(OptionError, match=r"expected padding_idx in \[-3, 3\), got 0.5"):
         nn.Embedding(3, 2, padding_idx=0.5)
+    with pytest.raises(DTypeError, match="Embedding: expected a float dtype, got int32"):
+        nn.Embedding(3, 2, dtype="int32")
     with pytest.raises(DTypeError, match="Embedding: expected Tensors, got"):
         nn.Embedding(3, 2)([0, 1])
+
+
+@pytest.mark.parametrize("padding_idx", [7, 5, -9, 1.5, "a"])
+def test_padding_row_that_is_not_there_is_refused_by_the_op(padding_idx):
+    message = rf"^embedding: expected padding_idx in \[-5, 5\), got {padding_idx!r}\.$"
+    with pytest.raises(OptionError, match=message):
+        ndl.embedding(drawn(5, 2), np.array([0, 1]), padding_idx=padding_idx)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_embedding_of_a_table_that_there_is(freeze):
+    table = drawn(5, 2)
+    layer = nn.Embedding.from_pretrained(table, freeze=freeze, padding_idx=-1)
+    np.testing.assert_array_equal(layer.weight.numpy(), table.numpy())
+    assert (layer.num_embeddings, layer.embedding_dim, layer.padding_idx) == (5, 2, 4)
+    assert isinstance(layer.weight, nn.Parameter) and layer.weight.dtype == "float64"
+    x = drawn(3, 2)
+    (layer(tensor(np.array([1, 4, 4]))) * x).sum().backward()
+    if freeze:
+        assert layer.weight.grad is None
+    else:
+        np.testing.assert_array_equal(layer.weight.grad.numpy()[[1, 4]], [x.numpy()[0], [0, 0]])
+    with pytest.raises(ShapeError, match=r"from_pretrained: .* floats \[n, d\], got float64\[5\]"):
+        nn.Embedding.from_pretrained(drawn(5))
+    with pytest.raises(OptionError, match=r"Embedding: expected padding_idx in \[-5, 5\), got 5"):
+        nn.Embedding.from_pretrained(table, padding_idx=5)
 
 
 def test_embedding_of_no_ids_has_a_gradient_of_zeros():
@@ -156,3 +184,7 @@ def test_positions_of_bad_options_or_input(kind):
         kind(4)(drawn(2, 3))
     with pytest.raises(OutOfRangeError, match=f"{name}: expected start to be .* got -1"):
         kind(4)(drawn(2, 4), start=-1)
+    with pytest.raises(OutOfRangeError, match=rf"{name}: expected start .* got float64\[\]\."):
+        kind(4)(drawn(2, 4), start=tensor(1.0))
+    with pytest.raises(DTypeError, match=rf"{name}: expected x of floats, got int64\[2,4\]"):
+        kind(4)(tensor(np.ones((2, 4), "int64")))

@@ -10,7 +10,7 @@ from tensors import tensor
 
 import needle as ndl
 from needle import nn
-from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError
+from needle.errors import DTypeError, OptionError, ShapeError
 from needle.nn import nn_sequence
 
 LAYERS = [nn.RNN, nn.LSTM, nn.GRU]
@@ -260,29 +260,59 @@ def test_a_packed_sequence_in_gives_one_out(kind):
     close(states_of(result)[0], states_of(expected)[0])
 
 
-def test_packing_cuts_after_the_longest_and_unpacking_pads():
-    x = drawn(6, 2, 3)
-    packed = nn.pack_padded_sequence(x, [2, 4])
-    assert packed.padded.shape == (4, 2, 3)
-    y, lengths = nn.pad_packed_sequence(packed, padding_value=-1.0, total_length=5)
-    assert y.shape == (5, 2, 3) and lengths.numpy().tolist() == [2, 4]
-    expected = x.numpy()[:5].copy()
-    expected[2:, 0] = expected[4:, 1] = -1
-    np.testing.assert_array_equal(y.numpy(), expected)
+def test_mixed_dtypes_leave_every_gradient_in_the_dtype_of_what_it_is_of():
+    for kind in LAYERS:
+        for of_weights, of_x in [("float32", "float64"), ("bfloat16", "float32")]:
+            layer = kind(3, 4, dtype=of_weights)
+            x = ndl.init.randn(5, 2, 3, dtype=of_x, requires_grad=True)
+            (grad,) = ndl.grad([(layer(x)[0] ** 2).sum()], [x])
+            assert grad.dtype == x.dtype
+            (grad * grad).sum().backward()
+            assert {p.grad.dtype for p in layer.parameters()} == {layer.parameters()[0].dtype}
+            assert x.grad.dtype == x.dtype
 
 
-def test_a_packed_sequence_reverses_each_sequence_within_its_length():
-    packed = nn.PackedSequence(tensor(np.arange(6.0).reshape(3, 2)), [2, 3])
-    assert packed.reversed().padded.numpy().T.tolist() == [[2, 0, 4], [5, 3, 1]]
-    assert packed.last().numpy().tolist() == [2, 5]
-    assert packed.masked().numpy().T.tolist() == [[0, 2, 0], [1, 3, 5]]
+# -- one sequence without a batch --------------------------------------------------------------
+
+
+@every_layer
+@pytest.mark.parametrize("given", [False, True])
+def test_one_sequence_gives_what_a_batch_of_one_gives(kind, given):
+    layer = kind(3, 4, 2, dtype="float64", bidirectional=True, batch_first=True)
+    x, states = drawn(5, 3), [drawn(4, 4, seed=1), drawn(4, 4, seed=2)]
+    batch = [state.expand_dims(1) for state in states]
+    pair = kind is nn.LSTM
+    h = (tuple(states) if pair else states[0]) if given else None
+    hs = (tuple(batch) if pair else batch[0]) if given else None
+    alone, result = layer(x, h), layer(x.expand_dims(0), hs)
+    assert alone[0].shape == (5, 8)
+    close(alone[0], result[0][0])
+    for mine, theirs in zip(states_of(alone), states_of(result), strict=True):
+        close(mine, theirs[:, 0])
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
+def test_cell_steps_without_a_batch(kind):
+    cell, x, states = kind(3, 4, dtype="float64"), drawn(3), [drawn(4, seed=1), drawn(4, seed=2)]
+    batch = [state.expand_dims(0) for state in states]
+    pair = kind is nn.LSTMCell
+    alone = cell(x, tuple(states) if pair else states[0])
+    result = cell(x.expand_dims(0), tuple(batch) if pair else batch[0])
+    for mine, theirs in zip(alone if pair else [alone], result if pair else [result], strict=True):
+        assert mine.shape == (4,)
+        close(mine, theirs[0])
+    assert (cell(x)[0] if pair else cell(x)).shape == (4,)
+
+
+def test_layers_and_cells_show_the_options_that_are_not_as_usual():
+    layer = nn.RNN(3, 4, 2, False, "relu", bidirectional=True)
+    shown = "num_layers=2, bias=False, bidirectional=True, nonlinearity='relu'"
+    assert repr(layer).startswith(f"RNN(3, 4, {shown}\n")
+    assert repr(nn.LSTM(3, 4)).startswith("LSTM(3, 4\n")
+    assert repr(nn.RNNCell(3, 4, nonlinearity="relu")).endswith("bias=True, nonlinearity='relu')")
 
 
 # -- bad input ---------------------------------------------------------------------------------
-
-
-def with_lengths(lengths):
-    return nn.LSTM(3, 4)(ndl.init.randn(5, 2, 3), lengths=lengths)
 
 
 STATE = ndl.init.zeros(1, 2, 4)
@@ -295,14 +325,21 @@ STATE = ndl.init.zeros(1, 2, 4)
         (lambda: nn.LSTM(3, 2.5), OptionError, "LSTM: expected hidden_size of 1 or more, got 2.5"),
         (lambda: nn.GRU(3, 4, 0), OptionError, "GRU: expected num_layers of 1 or more, got 0"),
         (lambda: nn.GRU(3, 4, dropout=1.5), OptionError, r"GRU: expected dropout in \[0, 1\]"),
-        (lambda: nn.RNN(3, 4, 1, True, "elu"), OptionError, "nonlinearity 'tanh' or 'relu', got"),
-        (lambda: nn.LSTM(3, 4, dtype="int32"), DTypeError, "expected a float dtype, got int32"),
+        (lambda: nn.RNN(3, 4, 1, True, "elu"), OptionError,
+         "^RNN: expected nonlinearity 'tanh' or 'relu', got 'elu'"),
+        (lambda: nn.RNNCell(3, 4, True, ["relu"]), OptionError,
+         r"^RNNCell: expected nonlinearity 'tanh' or 'relu', got \['relu'\]"),
+        (lambda: nn.LSTM(3, 4, dtype="int32"), DTypeError, "^LSTM: expected a float dtype, got in"),
+        (lambda: nn.LSTM(3, 4)(ndl.init.randn(5, 3), lengths=[5]), OptionError,
+         r"LSTM: expected no lengths for one sequence, got float32\[5,3\]"),
+        (lambda: nn.GRU(3, 4)(ndl.init.randn(5, 3), STATE), ShapeError,
+         r"GRU: expected h0 \[1, 4\], got float32\[1,2,4\]"),
         (lambda: nn.LSTMCell("3", 4), OptionError, "LSTMCell: expected input_size of 1 or more"),
         (lambda: nn.RNN(3, 4)(np.ones((5, 2, 3))), DTypeError, "RNN: expected Tensors, got"),
-        (lambda: nn.RNN(3, 4)(ndl.init.randn(5, 3)), ShapeError,
-         r"RNN: expected x \[T, B, 3\], got float32\[5,3\]"),
+        (lambda: nn.RNN(3, 4)(ndl.init.randn(5, 4)), ShapeError,
+         r"RNN: expected x \[T, B, 3\] or \[T, 3\], got float32\[5,4\]"),
         (lambda: nn.GRU(3, 4, batch_first=True)(ndl.init.randn(2, 5, 4)), ShapeError,
-         r"GRU: expected x \[B, T, 3\], got float32\[2,5,4\]"),
+         r"GRU: expected x \[B, T, 3\] or \[T, 3\], got float32\[2,5,4\]"),
         (lambda: nn.LSTM(3, 4)(ndl.init.randn(0, 2, 3)), ShapeError,
          r"LSTM: expected a sequence of 1 step or more, got float32\[0,2,3\]"),
         (lambda: nn.RNN(3, 4)(ndl.init.randn(5, 2, 3), ndl.init.zeros(2, 2, 4)), ShapeError,
@@ -314,28 +351,11 @@ STATE = ndl.init.zeros(1, 2, 4)
         (lambda: nn.LSTMCell(3, 4)(ndl.init.randn(2, 3), (STATE[0],)), DTypeError,
          r"LSTMCell: expected the state as a pair \(h, c\), got"),
         (lambda: nn.GRUCell(3, 4)(ndl.init.randn(2, 2)), ShapeError,
-         r"GRUCell: expected x \[B, 3\], got float32\[2,2\]"),
+         r"GRUCell: expected x \[B, 3\] or \[3\], got float32\[2,2\]"),
         (lambda: nn.RNNCell(3, 4)(ndl.init.randn(2, 3), STATE), ShapeError,
          r"RNNCell: expected h \[2, 4\], got float32\[1,2,4\]"),
-        (lambda: with_lengths([5]), ShapeError,
-         r"lengths: expected 2, one for each sequence of \[T, B, ...\], got 1 for float32\[5,2"),
-        (lambda: with_lengths([0, 5]), OutOfRangeError,
-         r"lengths: expected whole numbers in \[1, 5\], got 0 .* Leave empty sequences out"),
-        (lambda: with_lengths([2, 6]), OutOfRangeError, r"in \[1, 5\], got 6"),
-        (lambda: with_lengths([2.5, 5]), OptionError, "expected one whole number for each"),
-        (lambda: with_lengths([[2, 5]]), OptionError, "expected one whole number for each"),
-        (lambda: with_lengths("ab"), OptionError, "expected one whole number for each"),
         (lambda: nn.LSTM(3, 4)(nn.PackedSequence(ndl.init.randn(5, 1, 3), [5]), lengths=[5]),
          OptionError, "LSTM: expected lengths or a PackedSequence, got both"),
-        (lambda: nn.PackedSequence(ndl.init.randn(5), [5]), ShapeError,
-         r"PackedSequence: expected padded \[T, B, ...\] of 1 step or more, got float32\[5\]"),
-        (lambda: nn.pack_padded_sequence(ndl.init.randn(5, 2), [2, 5], enforce_sorted=True),
-         OptionError, r"expected lengths that do not grow, got \[2, 5\]"),
-        (lambda: nn.pad_packed_sequence(STATE), DTypeError, "expected a PackedSequence, got"),
-        (lambda: nn.pad_packed_sequence(nn.PackedSequence(STATE, [1, 1]), total_length=0),
-         OptionError, "expected total_length of 1 or more, got 0"),
-        (lambda: nn.pad_sequence([]), ShapeError, r"alike but for T_i, got none"),
-        (lambda: nn.pad_sequence([STATE, STATE[0]]), ShapeError, r"got float32\[1,2,4\]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_one_line(call, error, message):

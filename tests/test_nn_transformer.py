@@ -105,6 +105,12 @@ def test_attention_layer_of_other_keys_and_values():
     assert all(p.grad is not None for p in layer.parameters())
 
 
+def test_values_of_an_attention_layer_are_as_wide_as_its_keys_unless_it_is_told():
+    layer = nn.AttentionLayer(4, 2, 3, k_features=5, dtype="float64")
+    assert layer(drawn(2, 3, 4), drawn(2, 3, 5)).shape == (2, 3, 4)
+    assert layer.prenorm_v.weight.shape == (5,)
+
+
 def test_sequence_longer_than_the_positions_is_refused():
     model = nn.Transformer(4, 6, 1, num_head=2, dim_head=3, sequence_len=5)
     message = r"^Transformer: expected at most 5 steps, as sequence_len says, got 6 in float32\[6,2"
@@ -114,6 +120,10 @@ def test_sequence_longer_than_the_positions_is_refused():
         model(ndl.init.zeros(5, 2, 3))
     with pytest.raises(ShapeError, match=r"AttentionLayer: expected q \[b, t, features\]"):
         nn.AttentionLayer(4, 2, 3)(ndl.init.zeros(3, 4))
+    with pytest.raises(ShapeError, match=r"AttentionLayer: .* got float32\[1,3,4\] and float32\[2"):
+        nn.AttentionLayer(4, 2, 3)(ndl.init.zeros(1, 3, 4), ndl.init.zeros(2, 3, 4))
+    with pytest.raises(DTypeError, match="Transformer: expected Tensors, got int 3"):
+        model(ndl.init.zeros(5, 2, 4), 3)
     with pytest.raises(OptionError, match="AttentionLayer: expected num_head of 1 or more, got 0"):
         nn.TransformerLayer(4, 0, 3, 8)
 
@@ -168,6 +178,48 @@ def test_decoder_with_caches_gives_the_same_token_by_token():
         np.testing.assert_allclose(y, expected[:, t : t + 1], rtol=1e-9)
 
 
+def test_decoder_with_caches_projects_its_memory_once(monkeypatch):
+    model, memory, projected = decoder(), drawn(2, 3, 8, seed=1), []
+    for layer in model.layers:
+        attention = layer.multihead_attn
+        project = attention._keys_and_values
+
+        def counted(key, value, project=project):
+            projected.append(key)
+            return project(key, value)
+
+        monkeypatch.setattr(attention, "_keys_and_values", counted)
+    caches, other = model.new_cache(), drawn(2, 4, 8, seed=2)
+    for _ in range(3):
+        model(drawn(2, 1, 8), memory, cache=caches)
+    assert len(projected) == 2  # one for each layer
+    found = model(drawn(2, 1, 8), other, cache=caches)
+    assert len(projected) == 4 and found.shape == (2, 1, 8)
+    for cache in caches:
+        cache.reset()
+    model(drawn(2, 1, 8), other, cache=caches)
+    assert len(projected) == 6
+
+
+def test_failed_step_leaves_the_caches_of_all_layers_as_they_were():
+    model, x, memory = decoder(), drawn(2, 1, 8), drawn(2, 3, 8, seed=1)
+    caches = model.new_cache()
+    model(x, memory, cache=caches)
+    for call in (
+        lambda: model(x, drawn(2, 3, 7), cache=caches),
+        lambda: model.layers[0](x, drawn(2, 3, 7), cache=caches[0]),
+        lambda: model(x, drawn(2, 3, 8), memory_mask=np.ones((1, 4), bool), cache=caches),
+    ):
+        with pytest.raises(ShapeError):
+            call()
+        assert [cache.length for cache in caches] == [1, 1]
+    keys = [cache.keys for cache in caches]
+    model.layers[1].activation = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model(x, memory, cache=caches)
+    assert all(cache.keys is held for cache, held in zip(caches, keys, strict=True))
+
+
 def test_padding_of_the_memory_has_no_influence():
     model, x, memory = decoder(norm_first=True), drawn(1, 4, 8), drawn(1, 6, 8, seed=1)
     padding = np.arange(6)[None] >= 4
@@ -185,6 +237,15 @@ def test_stack_of_one_layer_copies_it_with_its_weights():
         for mine, its in zip(layer.parameters(), one.parameters(), strict=True):
             assert mine is not its
             np.testing.assert_array_equal(mine.numpy(), its.numpy())
+
+
+@pytest.mark.nd_mode
+def test_stack_copies_a_layer_that_has_no_values():
+    from needle.backend_ndarray.ndarray_backend_trace import trace
+
+    device = trace(ndl.cpu())
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, device=device), 2)
+    assert model(ndl.init.ones(2, 3, 8, device=device)).shape == (2, 3, 8)
 
 
 def test_dropout_of_a_layer_is_of_training_only():
@@ -213,6 +274,22 @@ def test_activation_may_be_a_function():
         (lambda: nn.TransformerEncoder(nn.ReLU(), 2), DTypeError,
          "TransformerEncoder: expected a TransformerEncoderLayer, or a function .* got a ReLU"),
         (lambda: nn.TransformerEncoder(lambda: None, 2), DTypeError, "got a NoneType"),
+        (lambda: nn.TransformerEncoder(nn.TransformerDecoderLayer(8, 2, 4), 2), DTypeError,
+         "expected a TransformerEncoderLayer, .* got a TransformerDecoderLayer"),
+        (lambda: nn.TransformerDecoder(nn.TransformerEncoderLayer(8, 2, 4), 2), DTypeError,
+         "expected a TransformerDecoderLayer, .* got a TransformerEncoderLayer"),
+        (lambda: nn.TransformerEncoder(3, 2), DTypeError, "a TransformerEncoderLayer, .* got an i"),
+        (lambda: nn.TransformerEncoder(encoder().layers[0], 2, 3), DTypeError,
+         "TransformerEncoder: expected norm to be a module, got 3"),
+        (lambda: nn.TransformerEncoderLayer(8, 2, activation=["x"]), OptionError, r"got \['x'\]"),
+        (lambda: decoder()(drawn(2, 3, 8), None), DTypeError,
+         "TransformerDecoderLayer: expected Tensors, got NoneType None"),
+        (lambda: encoder()(drawn(2, 3, 8), cache=3), DTypeError,
+         r"expected cache to be a list of KeyValueCaches, got an int. Use new_cache\(\)"),
+        (lambda: encoder()(drawn(2, 3, 8), cache=[None] * 2), DTypeError, "got a NoneType"),
+        (lambda: encoder()(drawn(2, 3, 8), cache=[nn.KeyValueCache()] * 2), OptionError,
+         "for each of 2 layers, got 2, some of them twice"),
+        (lambda: encoder().layers[0](drawn(2, 3, 8), cache=3), DTypeError, "got an int"),
         (lambda: encoder()(drawn(2, 3, 8), cache=[]), OptionError,
          r"a cache for each of 2 layers, got 0. Use new_cache\(\)"),
         (lambda: encoder()(drawn(2, 3, 7)), ShapeError, r"query \[b, t, 8\].*float64\[2,3,7\]"),
@@ -223,3 +300,10 @@ def test_bad_call_is_refused(make, error, message):
     with pytest.raises(error, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_caches_that_hold_different_lengths_are_refused():
+    model, caches = encoder(), encoder().new_cache()
+    caches[1].append(drawn(2, 2, 1, 4), drawn(2, 2, 1, 4))
+    with pytest.raises(OptionError, match=r"caches that hold equally many keys, got \[0, 1\]"):
+        model(drawn(2, 3, 8), cache=caches)

@@ -250,7 +250,10 @@ def put(shape: tuple[int, ...], key: Any, values: Array) -> Array:
 def put_parts(
     shape: tuple[int, ...], keys: Sequence[Any], parts: Sequence[Array], like: Array
 ) -> Array:
-    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`."""
+    """Zeros of `shape`, of the dtype of `like`, with each of `parts` at its key, as in `put`.
+
+    No place is in two keys.
+    """
     out = np.zeros(shape, dtype=like.dtype)
     for key, part in zip(keys, parts, strict=True):
         out[key] = part

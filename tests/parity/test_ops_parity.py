@@ -193,6 +193,7 @@ def argmin_first(x: Any, axis: Any = None) -> Any:
 CLASSES = np.array([[2], [0], [1], [2]])
 PAD = [(1, 0), (0, 2)]
 
+
 def embeddings() -> list[Pair]:
     ids = np.array([[2, 0, 2], [3, 1, 1]])
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import count
 from typing import Any
 
@@ -226,6 +227,16 @@ class Tensor(TensorMethods, Value):
         return self
 
     # -- Python's protocols --------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """A leaf like this one, on memory of its own; of no values where there are none to read."""
+        make, (kind, data, requires_grad), attributes = self.__reduce__()
+        if id(data) not in memo:
+            memo[id(data)] = data.copy()
+        copied: Tensor = make(kind, memo[id(data)], requires_grad)
+        memo[id(self)] = copied
+        vars(copied).update(deepcopy(attributes or {}, memo))
+        return copied
 
     def __repr__(self) -> str:
         return f"needle.Tensor({self.realize_cached_data()})"

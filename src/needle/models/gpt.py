@@ -10,7 +10,8 @@ from needle import init, nn, ops
 from needle.autograd import Tensor
 from needle.errors import OptionError, ShapeError, describe
 from needle.models.foreign_layouts import ForeignNames
-from needle.nn.checks import require_positive, require_tensors
+from needle.nn.attention import caches_of, restored_on_failure
+from needle.nn.checks import require_float_dtype, require_positive, require_tensors
 
 __all__ = ["GPT", "GPTBlock", "GPTFeedForward"]
 
@@ -123,6 +124,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         _require_options(positions, vocab_size, context, layers, heads, width)
+        require_float_dtype("GPT", dtype)
         like = {"device": device, "dtype": dtype}
         rotary = positions == "rotary"
         self.vocab_size, self.context, self.width = vocab_size, context, width
@@ -144,12 +146,16 @@ class GPT(nn.Module):
         which it then has seen too -> logits (B, T, vocab_size)
 
         Raises ShapeError for more tokens than the context, OutOfRangeError for ids outside the
-        vocabulary, OptionError for a cache of another model.
+        vocabulary, DTypeError and OptionError for what is no cache of this model. Then the cache
+        is as it was.
         """
-        batch, length = self._require_fitting(ids, cache)
-        x = self._embedded(ids, 0 if cache is None else cache[0].length)  # (B, T, width)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache[i])
+        caches = caches_of("GPT", cache, len(self.blocks), "blocks")
+        seen = 0 if cache is None else cache[0].length
+        batch, length = self._require_fitting(ids, seen)
+        x = self._embedded(ids, seen)  # (B, T, width)
+        with restored_on_failure(caches):
+            for block, own in zip(self.blocks, caches, strict=True):
+                x = block(x, own)
         x = self.norm(x).reshape((batch * length, self.width))  # one product for the whole table
         if self.head is None:
             logits = ops.matmul(x, self.token_embedding.weight, transpose_b=True)
@@ -169,17 +175,13 @@ class GPT(nn.Module):
         embedded: Tensor = self.dropout(x)
         return embedded
 
-    def _require_fitting(self, ids: Tensor, cache: Cache) -> tuple[int, int]:
-        """The shape of ids, of which there is one at least, and for which there is room."""
+    def _require_fitting(self, ids: Tensor, seen: int) -> tuple[int, int]:
+        """The shape of ids, one or more for each sequence, and for which there is room."""
         require_tensors("GPT", ids)
-        if ids.ndim != 2 or ids.size == 0:
-            raise ShapeError(f"GPT: expected token ids [B, T], one or more, got {describe(ids)}.")
-        if cache is not None and len(cache) != len(self.blocks):
-            raise OptionError(
-                f"GPT: expected a cache for each of {len(self.blocks)} blocks, got {len(cache)}. "
-                "Use new_cache()."
+        if ids.ndim != 2 or ids.shape[1] == 0:
+            raise ShapeError(
+                f"GPT: expected token ids [B, T], T of 1 or more, got {describe(ids)}."
             )
-        seen = 0 if cache is None else cache[0].length
         batch, length = ids.shape
         if seen + length > self.context:
             after = f" after {seen} in the cache" if seen else ""

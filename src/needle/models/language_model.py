@@ -62,7 +62,7 @@ class LanguageModel(nn.Module):
                 *sizes, sequence_len=seq_len, dropout=dropout, **like
             )
             width = embedding_size
-        elif seq_model in recurrent:
+        elif isinstance(seq_model, str) and seq_model in recurrent:
             self.seq_model = recurrent[seq_model](*sizes, dropout=dropout, **like)
         else:
             raise OptionError(
@@ -77,12 +77,15 @@ class LanguageModel(nn.Module):
 
         x: (T, B) word ids; h: the state, None for zeros; (num_layers, B, hidden_size), and a tuple
         (h, c) of two such for 'lstm' -> logits (T · B, output_size), and the new state, of h's form
+        ('transformer' has none: what it gives in its place tells it nothing)
 
         Raises OutOfRangeError for ids outside the vocabulary.
         """
         require_tensors("LanguageModel", x)
-        if x.ndim != 2:
-            raise ShapeError(f"LanguageModel: expected word ids x [T, B], got {describe(x)}.")
+        if x.ndim != 2 or x.shape[0] == 0:
+            raise ShapeError(
+                f"LanguageModel: expected word ids x [T, B], T of 1 or more, got {describe(x)}."
+            )
         out, h = self.seq_model(self.dropout(self.embedding(x)), h)  # (T, B, width)
         out = self.dropout(out).reshape((x.shape[0] * x.shape[1], out.shape[2]))
         return self.linear(out), h  # (T · B, output_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,17 @@ import numpy as np
 from needle import init, ops
 from needle.autograd import Tensor
 from needle.autograd.tensor import as_tensor
-from needle.errors import DTypeError, OptionError, ShapeError, describe
-from needle.nn.checks import require_positive, require_tensors
+from needle.errors import DTypeError, OptionError, ShapeError, describe, kind_of
+from needle.nn.checks import (
+    require_float_dtype,
+    require_positive,
+    require_tensors,
+    shown_options,
+)
 from needle.nn.embedding import RotaryEmbedding
 from needle.nn.layers import Dropout, Linear
 from needle.nn.module import Module, Parameter
+from needle.ops.attention import require_no_bools
 
 __all__ = ["Attention", "KeyValueCache", "MultiHeadAttention"]
 
@@ -41,7 +49,8 @@ class MultiHeadAttention(Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         require_tensors("MultiHeadAttention", q, k, v)
-        if not q.ndim == k.ndim == v.ndim == 4 or k.shape[:-1] != v.shape[:-1]:
+        fits = q.ndim == k.ndim == v.ndim == 4 and q.shape[:2] == k.shape[:2]
+        if not fits or k.shape[:-1] != v.shape[:-1]:
             raise ShapeError(
                 "MultiHeadAttention: expected q [b, heads, t, d], k and v [b, heads, s, d], got "
                 f"{describe(q, k, v)}."
@@ -71,6 +80,9 @@ class KeyValueCache:
     def __init__(self) -> None:
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self._memory: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # a decoder's, and its keys and values
+        )
 
     @property
     def length(self) -> int:
@@ -81,23 +93,78 @@ class KeyValueCache:
         """Add keys and values of further tokens, (B, heads, T, d); returns all there are now.
 
         Those that have a graph keep it: generate under `no_grad`.
-        Raises ShapeError if they do not continue what is there.
+        Raises ShapeError if they do not fit each other or do not continue what is there.
         """
+        self.keys, self.values = self.joined(keys, values)
+        return self.keys, self.values
+
+    def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What `append` would make of the cache, which stays as it is."""
         require_tensors("KeyValueCache", keys, values)
-        if self.keys is not None and self.values is not None:
-            for held, added in [(self.keys, keys), (self.values, values)]:
-                _require_continuation(held, added)
-            keys = ops.concatenate((self.keys, keys), -2)
-            values = ops.concatenate((self.values, values), -2)
-        self.keys, self.values = keys, values
-        return keys, values
+        if keys.ndim < 2 or keys.shape[:-1] != values.shape[:-1]:
+            raise ShapeError(
+                "KeyValueCache: expected keys and values [..., t, d], alike but for d, got "
+                f"{describe(keys, values)}."
+            )
+        if self.keys is None or self.values is None:
+            return keys, values
+        for held, added in [(self.keys, keys), (self.values, values)]:
+            _require_continuation(held, added)
+        return ops.concatenate((self.keys, keys), -2), ops.concatenate((self.values, values), -2)
 
     def reset(self) -> None:
         """Forget everything, for another sequence."""
-        self.keys = self.values = None
+        self.keys = self.values = self._memory = None
 
     def __repr__(self) -> str:
         return f"KeyValueCache(length={self.length})"
+
+
+@contextmanager
+def restored_on_failure(caches: Iterable[KeyValueCache | None]) -> Iterator[None]:
+    """Put caches back to what they held if what is done with them fails half-way."""
+    held = [
+        (cache, cache.keys, cache.values) for cache in caches if isinstance(cache, KeyValueCache)
+    ]
+    try:
+        yield
+    except BaseException:
+        for cache, keys, values in held:
+            cache.keys, cache.values = keys, values
+        raise
+
+
+def caches_of(name: str, cache: Any, count: int, parts: str) -> Sequence[KeyValueCache | None]:
+    """What was given as `cache`: as many as there are parts, of one length; for None, so many None.
+
+    Raises DTypeError and OptionError.
+    """
+    if cache is None:
+        return [None] * count
+    if not isinstance(cache, (list, tuple)):
+        raise DTypeError(
+            f"{name}: expected cache to be a list of KeyValueCaches, got {kind_of(cache)}. "
+            "Use new_cache()."
+        )
+    for one in cache:
+        _require_cache(name, one)
+    if len(cache) != count or len({id(one) for one in cache}) != count:
+        distinct = "" if len(cache) != count else ", some of them twice"
+        raise OptionError(
+            f"{name}: expected a cache for each of {count} {parts}, got {len(cache)}{distinct}. "
+            "Use new_cache()."
+        )
+    lengths = [one.length for one in cache]
+    if len(set(lengths)) > 1:
+        raise OptionError(
+            f"{name}: expected caches that hold equally many keys, got {lengths}. Use new_cache()."
+        )
+    return cache
+
+
+def _require_cache(name: str, cache: Any) -> None:
+    if not isinstance(cache, KeyValueCache):
+        raise DTypeError(f"{name}: expected cache to be a KeyValueCache, got {kind_of(cache)}.")
 
 
 def _require_continuation(held: Tensor, added: Tensor) -> None:
@@ -152,6 +219,7 @@ class Attention(Module):
         dtype: Any = "float32",
     ) -> None:
         super().__init__()
+        require_float_dtype("Attention", dtype)
         kv_heads = num_heads if kv_heads is None else kv_heads
         kdim, vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
         require_positive("Attention", embed_dim=embed_dim, num_heads=num_heads, kv_heads=kv_heads)
@@ -160,6 +228,10 @@ class Attention(Module):
         _require_factor("kv_heads", kv_heads, "num_heads", num_heads)
         self.embed_dim, self.num_heads, self.kv_heads = embed_dim, num_heads, kv_heads
         self.head_dim = embed_dim // num_heads
+        if not (rotary is None or isinstance(rotary, RotaryEmbedding)):
+            raise DTypeError(
+                f"Attention: expected rotary to be a RotaryEmbedding, got {kind_of(rotary)}."
+            )
         if rotary is not None and rotary.dim != self.head_dim:
             raise OptionError(
                 f"Attention: expected rotary of dim {self.head_dim}, as the heads, got "
@@ -191,44 +263,98 @@ class Attention(Module):
         return_weights: bool = False,
     ) -> Any:
         self._require_sequences(query, key, value)
-        q, k, v = self._projected(query, key, value)  # (B, T or S, heads, d)
-        q, k, v = q.transpose((1, 2)), k.transpose((1, 2)), v.transpose((1, 2))
+        if cache is not None:
+            _require_cache("Attention", cache)
+        q, k, v = self._projected(query, key, value)
+        return self._attended(q, k, v, mask, key_padding_mask, causal, cache, return_weights)
+
+    def to_memory(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        *,
+        mask: Any = None,
+        key_padding_mask: Any = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """`forward` with memory for key and value, projected once for each cache.
+
+        It is projected again when another Tensor comes, and after the cache's reset().
+        """
+        self._require_sequences(query, memory, None)
+        held = None if cache is None else cache._memory
+        if held is None or held[0] is not memory:
+            held = (memory, *self._keys_and_values(memory, memory))
+        _, k, v = held
+        y: Tensor = self._attended(self._queries(query), k, v, mask, key_padding_mask)
+        if cache is not None:
+            cache._memory = held
+        return y
+
+    def _attended(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Any,
+        key_padding_mask: Any,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+        return_weights: bool = False,
+    ) -> Any:
+        """What queries (B, heads, T, d) find, projected; only then the cache holds k and v."""
         past = 0 if cache is None else cache.length
-        shape = (query.shape[0], self.num_heads, query.shape[1], past + k.shape[-2])
-        allowed = (_by_head(mask, q, shape), _not_padding(key_padding_mask, q, shape))
+        batch, _, length, _ = q.shape
+        shape = (batch, self.num_heads, length, past + k.shape[-2])
+        allowed = (_of_each_head(mask, q, shape), _not_padding(key_padding_mask, q, shape))
         if self.rotary is not None:
             q, k = self.rotary(q, past), self.rotary(k, past)
         if cache is not None:
-            k, v = cache.append(k, v)
+            k, v = cache.joined(k, v)
         heads, weights = ops.scaled_dot_product_attention(
             q, k, v, allowed, causal, _rate(self.dropout), past=past, return_weights=True
         )
-        joined = heads.transpose((1, 2)).reshape(query.shape)  # (B, T, embed_dim)
+        joined = heads.transpose((1, 2)).reshape((batch, length, self.embed_dim))
         y: Tensor = self.out_proj(joined)
+        if cache is not None:
+            cache.keys, cache.values = k, v
         return (y, weights) if return_weights else y
 
     def _projected(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> Any:
-        """Q, K and V, each cut into heads: (B, T or S, heads, d)."""
+        """Q, K and V, each cut into heads: (B, heads, T or S, d)."""
         key_of = query if key is None else key
         value_of = key_of if value is None else value
         if self.in_proj is not None and key_of is query and value_of is query:
             return self._parts(self.in_proj(query))
+        return self._queries(query), *self._keys_and_values(key_of, value_of)
+
+    def _queries(self, x: Tensor) -> Tensor:
         if self.in_proj is None:
-            projected = [self.q_proj(query), self.k_proj(key_of), self.v_proj(value_of)]
+            return self._heads(self.q_proj(x), self.num_heads)
+        return self._heads(_columns(self.in_proj, slice(0, self.embed_dim), x), self.num_heads)
+
+    def _keys_and_values(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if self.in_proj is None:
+            k, v = self.k_proj(key), self.v_proj(value)
         else:
             first, last = self.embed_dim, self.embed_dim + self.kv_heads * self.head_dim
-            columns = [(query, 0, first), (key_of, first, last), (value_of, last, None)]
-            projected = [_columns(self.in_proj, slice(i, j), x) for x, i, j in columns]
-        return [x.reshape((*x.shape[:2], -1, self.head_dim)) for x in projected]
+            k = _columns(self.in_proj, slice(first, last), key)
+            v = _columns(self.in_proj, slice(last, None), value)
+        return self._heads(k, self.kv_heads), self._heads(v, self.kv_heads)
+
+    def _heads(self, x: Tensor, count: int) -> Tensor:
+        """(B, T, count · d) -> (B, count, T, d)."""
+        return x.reshape((*x.shape[:2], count, self.head_dim)).transpose((1, 2))
 
     def _parts(self, x: Tensor) -> Any:
         """Q, K and V side by side, (B, T, all heads · d), taken apart."""
         b, t, _ = x.shape
         if self.kv_heads == self.num_heads:
-            return ops.split(x.reshape((b, t, 3, self.num_heads, self.head_dim)), 2)
-        x = x.reshape((b, t, -1, self.head_dim))
+            three = ops.split(x.reshape((b, t, 3, self.num_heads, self.head_dim)), 2)
+            return [part.transpose((1, 2)) for part in three]
         first, last = self.num_heads, self.num_heads + self.kv_heads
-        return x[:, :, :first], x[:, :, first:last], x[:, :, last:]
+        x = self._heads(x, last + self.kv_heads)
+        return x[:, :first], x[:, first:last], x[:, last:]
 
     def _require_sequences(self, query: Any, key: Any, value: Any) -> None:
         given = [x for x in (query, key, value) if x is not None]
@@ -248,7 +374,9 @@ class Attention(Module):
             )
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}, kv_heads={self.kv_heads}"
+        usual = {"kv_heads": self.num_heads, "kdim": self.embed_dim, "vdim": self.embed_dim}
+        shown = f"{self.embed_dim}, num_heads={self.num_heads}{shown_options(self, **usual)}"
+        return shown if self.out_proj.bias is not None else f"{shown}, bias=False"
 
 
 def _require_factor(small: str, parts: int, large: str, whole: int) -> None:
@@ -278,12 +406,13 @@ def _rate(dropout: Dropout) -> float:
     return dropout.p if dropout.training else 0.0
 
 
-def _by_head(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
+def _of_each_head(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
     """A mask that broadcasts to (B, heads, T, S); given as (B, T, S) it is of every head."""
     if mask is None:
         return None
-    mask = as_tensor(mask, like.device)
+    given = mask = as_tensor(mask, like.device)
     if mask.ndim == 3:
+        require_no_bools(mask)
         mask = mask.expand_dims(1)
     fits = mask.ndim <= 4 and all(
         n in (1, wanted) for n, wanted in zip(mask.shape[::-1], shape[::-1], strict=False)
@@ -292,7 +421,7 @@ def _by_head(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
         b, h, t, s = shape
         raise ShapeError(
             f"Attention: expected mask [{t}, {s}], [{b}, {t}, {s}] or [{b}, {h}, {t}, {s}], got "
-            f"{describe(mask)}."
+            f"{describe(given)}."
         )
     return mask
 
@@ -304,10 +433,12 @@ def _not_padding(mask: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor | No
     mask = as_tensor(mask, like.device)
     wanted = (shape[0], shape[-1])
     if mask.dtype != np.bool_ or mask.shape != wanted:
-        kind = DTypeError if mask.shape == wanted else ShapeError
-        raise kind(
+        message = (
             f"Attention: expected key_padding_mask bool[{wanted[0]},{wanted[1]}], true where a "
             f"key is padding, got {describe(mask)}."
         )
+        if mask.shape != wanted:
+            raise ShapeError(message)
+        raise DTypeError(f"{message} Compare it first, or give its Tensor dtype='bool'.")
     allowed: Tensor = ops.logical_not(mask).reshape((wanted[0], 1, 1, wanted[1]))
     return allowed

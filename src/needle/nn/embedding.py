@@ -10,10 +10,18 @@ import numpy as np
 
 from needle import init, ops
 from needle.autograd import Tensor
+from needle.autograd.tensor import as_tensor
 from needle.backend_selection import Device
-from needle.errors import OptionError, OutOfRangeError, ShapeError, describe
-from needle.nn.checks import require_number, require_positive, require_tensors
+from needle.dtypes import is_floating
+from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.nn.checks import (
+    require_float_dtype,
+    require_number,
+    require_positive,
+    require_tensors,
+)
 from needle.nn.module import Module, Parameter
+from needle.ops.lookup import padding_row
 
 __all__ = ["Embedding", "RotaryEmbedding", "SinusoidalEmbedding"]
 
@@ -43,14 +51,38 @@ class Embedding(Module):
         super().__init__()
         sizes = {"num_embeddings": num_embeddings, "embedding_dim": embedding_dim}
         require_positive("Embedding", **sizes)
+        require_float_dtype("Embedding", dtype)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         weight = init.randn(num_embeddings, embedding_dim, device=device, dtype=dtype)
-        self.padding_idx: int | None = None
-        if padding_idx is not None:
-            self.padding_idx = _row("Embedding", padding_idx, num_embeddings)
+        self.padding_idx = padding_row("Embedding", padding_idx, num_embeddings)
+        if self.padding_idx is not None:
             others = np.arange(num_embeddings)[:, None] != self.padding_idx
             weight = ops.where(others, weight, 0)
         self.weight = Parameter(weight)
+
+    @classmethod
+    def from_pretrained(
+        cls, weight: Any, freeze: bool = True, padding_idx: int | None = None
+    ) -> Embedding:
+        """An Embedding of a table that there is already, on its device and in its dtype.
+
+        weight       (num_embeddings, embedding_dim): a Tensor, whose memory it shares, or an array.
+                     Nothing is drawn
+        freeze       whether the table is left as it is: it gets no gradient
+        padding_idx  the row that gets none in any case; it stays as it is
+        """
+        table = as_tensor(weight).detach()
+        if table.ndim != 2 or not is_floating(table.dtype):
+            raise ShapeError(
+                "Embedding.from_pretrained: expected a table of floats [n, d], got "
+                f"{describe(table)}."
+            )
+        layer = cls.__new__(cls)
+        Module.__init__(layer)
+        layer.num_embeddings, layer.embedding_dim = table.shape
+        layer.padding_idx = padding_row("Embedding", padding_idx, table.shape[0])
+        layer.weight = Parameter(table, requires_grad=not freeze)
+        return layer
 
     def forward(self, ids: Tensor) -> Tensor:
         require_tensors("Embedding", ids)
@@ -59,15 +91,6 @@ class Embedding(Module):
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
-
-
-def _row(name: str, padding_idx: Any, rows: int) -> int:
-    number = operator.index(padding_idx) if hasattr(padding_idx, "__index__") else rows
-    if not -rows <= number < rows:
-        raise OptionError(
-            f"{name}: expected padding_idx in [{-rows}, {rows}), got {padding_idx!r}."
-        )
-    return number % rows
 
 
 class SinusoidalEmbedding(Module):
@@ -88,7 +111,7 @@ class SinusoidalEmbedding(Module):
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         stop = _last_position("SinusoidalEmbedding", x, self.dim, start)
         table = _sinusoids(_rounded_up(stop), self.dim, float(self.base), x.device, x.dtype)
-        return x + table[start:stop]
+        return x + table[stop - x.shape[-2] : stop]
 
     def extra_repr(self) -> str:
         return f"{self.dim}, base={self.base}"
@@ -119,10 +142,11 @@ class RotaryEmbedding(Module):
         stop = _last_position("RotaryEmbedding", x, self.dim, start)
         options = (self.dim, float(self.base), bool(self.interleaved), x.device, x.dtype)
         cos, sin = _turns(_rounded_up(stop), *options)
+        places = slice(stop - x.shape[-2], stop)
         # (a, b) turned is (a, b) · cos + (b, a) · (-sin, sin)
         pairs = (self.dim // 2, 2) if self.interleaved else (2, self.dim // 2)
         swapped = x.reshape((*x.shape[:-1], *pairs)).flip(-1 if self.interleaved else -2)
-        return x * cos[start:stop] + swapped.reshape(x.shape) * sin[start:stop]
+        return x * cos[places] + swapped.reshape(x.shape) * sin[places]
 
     def extra_repr(self) -> str:
         return f"{self.dim}, base={self.base}, interleaved={self.interleaved}"
@@ -140,9 +164,16 @@ def _last_position(name: str, x: Any, dim: int, start: Any) -> int:
     require_tensors(name, x)
     if x.ndim < 2 or x.shape[-1] != dim:
         raise ShapeError(f"{name}: expected x [..., t, {dim}], got {describe(x)}.")
-    if not hasattr(start, "__index__") or start < 0:
-        raise OutOfRangeError(f"{name}: expected start to be a position from 0 on, got {start!r}.")
-    return int(start) + int(x.shape[-2])
+    if not is_floating(x.dtype):
+        raise DTypeError(f"{name}: expected x of floats, got {describe(x)}.")
+    try:
+        first = operator.index(start)
+    except TypeError:
+        first = -1
+    if first < 0:
+        shown = describe(start) if isinstance(start, Tensor) else repr(start)
+        raise OutOfRangeError(f"{name}: expected start to be a position from 0 on, got {shown}.")
+    return first + int(x.shape[-2])
 
 
 def _rounded_up(length: int) -> int:

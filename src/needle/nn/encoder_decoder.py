@@ -14,8 +14,8 @@ from typing import Any
 from needle import ops
 from needle.autograd import Tensor
 from needle.errors import DTypeError, OptionError, kind_of
-from needle.nn.attention import Attention, KeyValueCache
-from needle.nn.checks import require_positive
+from needle.nn.attention import Attention, KeyValueCache, caches_of, restored_on_failure
+from needle.nn.checks import require_positive, require_tensors
 from needle.nn.embedding import RotaryEmbedding
 from needle.nn.layers import Dropout, Linear
 from needle.nn.module import Module
@@ -34,25 +34,10 @@ Function = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, Function] = {"relu": ops.relu, "gelu": ops.gelu}
 
 
-class TransformerEncoderLayer(Module):
-    """Self-attention, then two linear layers, each with a shortcut and a norm.
+class _Layer(Module):
+    """Base: the parts that the layers of encoder and decoder consist of, with the same options."""
 
-    x ← norm1(x + drop(self_attn(x))); x ← norm2(x + drop(linear2(drop(f(linear1(x))))))
-    with norm_first: x ← x + drop(self_attn(norm1(x))); x ← x + drop(linear2(... norm2(x)))
-
-    x: (B, T, d_model) -> as x
-
-    d_model, nhead   the width, and how many heads share it
-    dim_feedforward  the width between linear1 and linear2
-    activation       f: "relu", "gelu" or a function of a Tensor
-    bias             whether attention, linear layers and norms have one
-    rotary           positions for the self-attention, of dim d_model / nhead
-
-    Vaswani et al., "Attention Is All You Need", 2017, section 3.1; norm_first: Xiong et al., "On
-    Layer Normalization in the Transformer Architecture", 2020.
-    """
-
-    cross_attention = False
+    cross_attention: bool
 
     def __init__(
         self,
@@ -84,18 +69,6 @@ class TransformerEncoderLayer(Module):
             self.norm3 = LayerNorm(d_model, layer_norm_eps, **like)
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Any = None,
-        key_padding_mask: Any = None,
-        causal: bool = False,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        options = {"mask": mask, "key_padding_mask": key_padding_mask, "causal": causal}
-        x = self._with(self.norm1, lambda x: self.self_attn(x, **options, cache=cache), x)
-        return self._with(self.norm2, self._feed_forward, x)
-
     def _with(self, norm: Module, part: Function, x: Tensor) -> Tensor:
         """x and what a part makes of it, normalised before the part or after the sum."""
         if self.norm_first:
@@ -110,7 +83,41 @@ class TransformerEncoderLayer(Module):
         return f"norm_first={self.norm_first}"
 
 
-class TransformerDecoderLayer(TransformerEncoderLayer):
+class TransformerEncoderLayer(_Layer):
+    """Self-attention, then two linear layers, each with a shortcut and a norm.
+
+    x ← norm1(x + drop(self_attn(x))); x ← norm2(x + drop(linear2(drop(f(linear1(x))))))
+    with norm_first: x ← x + drop(self_attn(norm1(x))); x ← x + drop(linear2(... norm2(x)))
+
+    x: (B, T, d_model) -> as x
+
+    d_model, nhead   the width, and how many heads share it
+    dim_feedforward  the width between linear1 and linear2
+    activation       f: "relu", "gelu" or a function of a Tensor
+    bias             whether attention, linear layers and norms have one
+    rotary           positions for the self-attention, of dim d_model / nhead
+
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.1; norm_first: Xiong et al., "On
+    Layer Normalization in the Transformer Architecture", 2020.
+    """
+
+    cross_attention = False
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Any = None,
+        key_padding_mask: Any = None,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        options = {"mask": mask, "key_padding_mask": key_padding_mask, "causal": causal}
+        with restored_on_failure([cache]):
+            x = self._with(self.norm1, lambda x: self.self_attn(x, **options, cache=cache), x)
+            return self._with(self.norm2, self._feed_forward, x)
+
+
+class TransformerDecoderLayer(_Layer):
     """Self-attention, then attention to the encoder's memory, then two linear layers.
 
     x ← norm1(x + drop(self_attn(x))); x ← norm2(x + drop(multihead_attn(x, memory)));
@@ -122,7 +129,7 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
 
     cross_attention = True
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         memory: Tensor,
@@ -133,11 +140,14 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
+        require_tensors(type(self).__name__, x, memory)
         own = {"mask": mask, "key_padding_mask": key_padding_mask, "causal": causal}
         others = {"mask": memory_mask, "key_padding_mask": memory_key_padding_mask}
-        x = self._with(self.norm1, lambda x: self.self_attn(x, **own, cache=cache), x)
-        x = self._with(self.norm2, lambda x: self.multihead_attn(x, memory, **others), x)
-        return self._with(self.norm3, self._feed_forward, x)
+        look = partial(self.multihead_attn.to_memory, memory=memory, **others, cache=cache)
+        with restored_on_failure([cache]):
+            x = self._with(self.norm1, lambda x: self.self_attn(x, **own, cache=cache), x)
+            x = self._with(self.norm2, look, x)
+            return self._with(self.norm3, self._feed_forward, x)
 
 
 class _Stack(Module):
@@ -159,29 +169,29 @@ class _Stack(Module):
         name = type(self).__name__
         require_positive(name, num_layers=num_layers)
         make = partial(deepcopy, layer) if isinstance(layer, Module) else layer
-        self.layers: list[Any] = [make() for _ in range(num_layers)]
-        if not all(isinstance(made, self.kind) for made in self.layers):
-            raise DTypeError(
-                f"{name}: expected a {self.kind.__name__}, or a function that makes them, got "
-                f"{kind_of(self.layers[0])}."
-            )
+        made = [make() for _ in range(num_layers)] if callable(make) else [layer]
+        for one in made:
+            if not isinstance(one, self.kind):
+                raise DTypeError(
+                    f"{name}: expected a {self.kind.__name__}, or a function that makes them, got "
+                    f"{kind_of(one)}."
+                )
+        if not (norm is None or isinstance(norm, Module)):
+            raise DTypeError(f"{name}: expected norm to be a module, got {norm!r}.")
+        self.layers: list[Any] = made
         self.norm = norm
 
     def new_cache(self) -> list[KeyValueCache]:
         """A KeyValueCache for each layer, for `cache` in forward: token by token."""
         return [KeyValueCache() for _ in self.layers]
 
-    def _through(self, x: Tensor, cache: Cache, *inputs: Any) -> Tensor:
-        """The layers on x, each with the same further inputs and a cache of its own."""
-        caches = [None] * len(self.layers) if cache is None else list(cache)
-        if len(caches) != len(self.layers):
-            raise OptionError(
-                f"{type(self).__name__}: expected a cache for each of {len(self.layers)} layers, "
-                f"got {len(caches)}. Use new_cache()."
-            )
-        for layer, own in zip(self.layers, caches, strict=True):
-            x = layer(x, *inputs, cache=own)
-        return x if self.norm is None else self.norm(x)
+    def _through(self, x: Tensor, cache: Cache, *inputs: Any, **options: Any) -> Tensor:
+        """The layers on x, each with the same inputs and options and a cache of its own."""
+        caches = caches_of(type(self).__name__, cache, len(self.layers), "layers")
+        with restored_on_failure(caches):
+            for layer, own in zip(self.layers, caches, strict=True):
+                x = layer(x, *inputs, **options, cache=own)
+            return x if self.norm is None else self.norm(x)
 
 
 class TransformerEncoder(_Stack):
@@ -208,7 +218,7 @@ class TransformerEncoder(_Stack):
         causal: bool = False,
         cache: Cache = None,
     ) -> Tensor:
-        return self._through(x, cache, mask, key_padding_mask, causal)
+        return self._through(x, cache, mask=mask, key_padding_mask=key_padding_mask, causal=causal)
 
 
 class TransformerDecoder(_Stack):
@@ -231,14 +241,22 @@ class TransformerDecoder(_Stack):
         causal: bool = False,
         cache: Cache = None,
     ) -> Tensor:
-        masks = (mask, memory_mask, key_padding_mask, memory_key_padding_mask)
-        return self._through(x, cache, memory, *masks, causal)
+        return self._through(
+            x,
+            cache,
+            memory,
+            mask=mask,
+            memory_mask=memory_mask,
+            key_padding_mask=key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask,
+            causal=causal,
+        )
 
 
 def _activation(name: str, activation: str | Function) -> Function:
     if callable(activation):
         return activation
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise OptionError(
             f"{name}: expected activation 'relu', 'gelu' or a function, got {activation!r}."
         )

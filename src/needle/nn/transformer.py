@@ -24,7 +24,8 @@ class AttentionLayer(Module):
     -> y: (B, T, out_features)
 
     Each input has a LayerNorm1d of its own. The projections, without bias, are to num_head ·
-    dim_head features; k_features, v_features and out_features are q_features unless given.
+    dim_head features; k_features and out_features are q_features unless given, v_features is
+    k_features.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class AttentionLayer(Module):
         super().__init__()
         require_positive("AttentionLayer", num_head=num_head, dim_head=dim_head)
         k_features = q_features if k_features is None else k_features
-        v_features = q_features if v_features is None else v_features
+        v_features = k_features if v_features is None else v_features
         out_features = q_features if out_features is None else out_features
         self.num_head, self.dim_head = num_head, dim_head
         like = {"device": device, "dtype": dtype}
@@ -62,7 +63,8 @@ class AttentionLayer(Module):
         k = q if k is None else k
         v = k if v is None else v
         require_tensors("AttentionLayer", q, k, v)
-        if not q.ndim == k.ndim == v.ndim == 3 or k.shape[:2] != v.shape[:2]:
+        fits = q.ndim == k.ndim == v.ndim == 3 and q.shape[0] == k.shape[0]
+        if not fits or k.shape[:2] != v.shape[:2]:
             raise ShapeError(
                 "AttentionLayer: expected q [b, t, features], k and v [b, s, features], got "
                 f"{describe(q, k, v)}."
@@ -120,7 +122,8 @@ class Transformer(Module):
     """Learned positions added to x, then num_layers times `TransformerLayer`.
 
     x: (T, B, embedding_size), with batch_first (B, T, embedding_size) -> (y, state): y as x, and
-    zeros like x in place of a state, so that it can stand where an RNN does
+    zeros like x in place of a state, so that it can stand where an RNN does; h, None or what it
+    gave last, tells it nothing
 
     sequence_len  how many positions there are: the longest sequence. `positional_embedding` has a
                   row for each, drawn before the layers
@@ -158,7 +161,7 @@ class Transformer(Module):
         ]  # fmt: skip
 
     def forward(self, x: Tensor, h: Any = None) -> tuple[Tensor, Tensor]:
-        require_tensors("Transformer", x)
+        require_tensors("Transformer", *((x,) if h is None else (x, h)))
         if x.ndim != 3 or x.shape[-1] != self.embedding_size:
             order = "b, t" if self.batch_first else "t, b"
             raise ShapeError(

@@ -20,6 +20,7 @@
     ops_tuple        TensorTuple: make, take apart, stack, split
     broadcasting     axes and un-broadcasting, shared by the gradients
     spatial          options per spatial axis, shared by convolutions and pooling
+    window_geometry  where the windows of convolutions lie
 
 Adding an operator: write its class in the room it belongs to, its function below, a row in
 `tests/opspecs.py`. The names below are held complete by a test.

@@ -15,7 +15,6 @@ from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, array_api, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, ShapeError, describe
-from needle.init.init_basic import randb
 from needle.ops.broadcasting import unbroadcast
 from needle.ops.linalg import matmul
 from needle.ops.ops_logarithmic import softmax
@@ -285,5 +284,6 @@ def dropped(x: Tensor, p: float) -> Tensor:
     Draws `numpy.random.rand` of x's shape; an element is kept where its draw is ≤ 1 - p.
     """
     keep = 1 - p
-    mask = randb(*x.shape, p=keep, dtype=x.dtype, device=x.device)
+    kept = np.asarray(np.random.rand(*x.shape)) <= keep
+    mask = Tensor(kept, device=x.device, dtype=x.dtype, requires_grad=False)
     return x * (mask / keep) if keep else x * 0

@@ -16,8 +16,8 @@ from typing import Any
 
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
-from needle.errors import DTypeError, OptionError, ShapeError, describe, kind_of
-from needle.ops.broadcasting import unbroadcast
+from needle.errors import OptionError, ShapeError, describe
+from needle.ops.broadcasting import require_tensors, unbroadcast
 from needle.ops.spatial import pairs_of_widths, whole_numbers
 from needle.ops.window_geometry import Part, Windows, parts_of_picture, windows_on_picture
 
@@ -178,6 +178,8 @@ class ConvWeight(_Convolution):
 
     def compute(self, x: Array, y: Array) -> Array:
         _require_kernel(self, x, y)
+        if x.shape[0] != y.shape[0]:
+            raise ShapeError(f"{self.name}: expected {self.expects}, got {describe(x, y)}.")
         groups = self._require_groups(x.shape[-1], y.shape[-1])
         windows = self._windows(x.shape[1:-1], self.kernel, y.shape[1:-1])
         out, k, g = _letters(len(self.kernel), groups)
@@ -319,11 +321,7 @@ _LAYER = "conv_transpose"
 
 def _require_layer(a: Any, b: Any) -> None:
     """Raise unless these may be the input of a transposed convolution and its weight."""
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        raise DTypeError(
-            f"{_LAYER}: expected Tensors, got {kind_of(a)} and {kind_of(b)}. "
-            "Wrap them first: ndl.Tensor(...)."
-        )
+    require_tensors(_LAYER, a, b)
     if a.ndim < 3 or b.ndim != a.ndim or 0 in a.shape[1:-1]:
         raise ShapeError(
             f"{_LAYER}: expected a [N, *spatial, Cin] and b [*kernel, Cout/groups, Cin] with 1 or "
