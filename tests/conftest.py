@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # machine code is kept between test runs, and not among the user's
@@ -22,6 +23,8 @@ DEVICES = ["cpu", "cpu_numpy"] if ndl.BACKEND == "nd" else ["cpu"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell lets what it starts in the background ignore Ctrl-C, and its children with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "np_mode(reason): about NumPy arrays under the operators")
     config.addinivalue_line("markers", "nd_mode: about Needle's own arrays under the operators")
 
