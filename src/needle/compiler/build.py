@@ -6,6 +6,7 @@ and this generator. Kernels are never unloaded; there are as many as structures,
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -90,7 +91,10 @@ def _machine() -> Any:
 
 @lru_cache(maxsize=1)
 def _jit() -> Any:
-    return llvm.create_lljit_compiler(Target.host().machine())
+    # LLVM's older linker maps code and constants apart, and aborts where they come to lie 2 GiB
+    # from each other; its newer one gives an object file one stretch. (On Windows it is young.)
+    newer = os.name != "nt"
+    return llvm.create_lljit_compiler(Target.host().machine(), use_jit_link=newer)
 
 
 @lru_cache(maxsize=1)
