@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch_networks
 from interleaved import compare, parser_for, write_json
-from torch import nn as tnn
 from torch.nn import functional
 
 import needle as ndl
@@ -43,150 +43,6 @@ class Task(NamedTuple):
     batches: list[tuple[np.ndarray, np.ndarray]]
     our_step: Callable[[Any, list[Any]], Step]
     their_step: Callable[[Any, list[Any]], Step]
-
-
-# -- PyTorch's networks ----------------------------------------------------------------------------
-
-
-class Residual(tnn.Module):
-    """fn(x) + x."""
-
-    def __init__(self, fn: tnn.Module) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum."""
-        return self.fn(x) + x
-
-
-def conv_bn(i: int, o: int, k: int, s: int) -> tnn.Sequential:
-    """Convolution, batch norm, relu."""
-    return tnn.Sequential(
-        tnn.Conv2d(i, o, k, s, k // 2), tnn.BatchNorm2d(o), tnn.ReLU(inplace=True)
-    )
-
-
-class TorchResNet9(tnn.Module):
-    """The course's ResNet-9."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = tnn.Sequential(
-            conv_bn(3, 16, 7, 4),
-            conv_bn(16, 32, 3, 2),
-            Residual(tnn.Sequential(conv_bn(32, 32, 3, 1), conv_bn(32, 32, 3, 1))),
-            conv_bn(32, 64, 3, 2),
-            conv_bn(64, 128, 3, 2),
-            Residual(tnn.Sequential(conv_bn(128, 128, 3, 1), conv_bn(128, 128, 3, 1))),
-            tnn.Flatten(),
-            tnn.Linear(128, 128),
-            tnn.ReLU(),
-            tnn.Linear(128, 10),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        return self.layers(x)
-
-
-class TorchBlock(tnn.Module):
-    """A basic block."""
-
-    def __init__(self, i: int, o: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = tnn.Conv2d(i, o, 3, stride, 1, bias=False)
-        self.bn1 = tnn.BatchNorm2d(o)
-        self.conv2 = tnn.Conv2d(o, o, 3, 1, 1, bias=False)
-        self.bn2 = tnn.BatchNorm2d(o)
-        self.downsample = None
-        if stride != 1 or i != o:
-            self.downsample = tnn.Sequential(
-                tnn.Conv2d(i, o, 1, stride, bias=False), tnn.BatchNorm2d(o)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's result."""
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return functional.relu(y, inplace=True)
-
-
-class TorchResNet18(tnn.Module):
-    """ResNet-18 for pictures of 32 by 32."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = tnn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.bn1 = tnn.BatchNorm2d(64)
-        widths = [64, 64, 128, 256, 512]
-        for n in range(1, 5):
-            i, o = widths[n - 1], widths[n]
-            blocks = tnn.Sequential(TorchBlock(i, o, 1 if n == 1 else 2), TorchBlock(o, o, 1))
-            setattr(self, f"layer{n}", blocks)
-        self.fc = tnn.Linear(512, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean((2, 3)))
-
-
-class TorchLanguageModel(tnn.Module):
-    """Embedding, LSTM, linear layer."""
-
-    def __init__(self, words: int = VOCABULARY) -> None:
-        super().__init__()
-        self.encoder = tnn.Embedding(words, 256)
-        self.rnn = tnn.LSTM(256, 256, 2)
-        self.decoder = tnn.Linear(256, words)
-
-    def forward(self, x: torch.Tensor, state: Any = None) -> Any:
-        """Logits (T · B, vocabulary) and the state."""
-        out, state = self.rnn(self.encoder(x), state)
-        return self.decoder(out).flatten(0, 1), state
-
-
-class TorchGPTBlock(tnn.Module):
-    """A block of GPT-2."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.ln_1, self.ln_2 = tnn.LayerNorm(width), tnn.LayerNorm(width)
-        self.attn, self.mlp = tnn.Module(), tnn.Module()
-        self.attn.c_attn = tnn.Linear(width, 3 * width)
-        self.attn.c_proj = tnn.Linear(width, width)
-        self.mlp.c_fc = tnn.Linear(width, 4 * width)
-        self.mlp.c_proj = tnn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x with both halves added."""
-        b, t, c = x.shape
-        parts = self.attn.c_attn(self.ln_1(x)).split(c, 2)
-        q, k, v = (p.view(b, t, self.heads, c // self.heads).transpose(1, 2) for p in parts)
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.attn.c_proj(y.transpose(1, 2).reshape(b, t, c))
-        return x + self.mlp.c_proj(functional.gelu(self.mlp.c_fc(self.ln_2(x)), approximate="tanh"))
-
-
-class TorchGPT(tnn.Module):
-    """GPT-2 with a head that is the table of embeddings."""
-
-    def __init__(self, tokens: int, context: int, layers: int, heads: int, width: int) -> None:
-        super().__init__()
-        self.wte, self.wpe = tnn.Embedding(tokens, width), tnn.Embedding(context, width)
-        self.h = tnn.ModuleList(TorchGPTBlock(width, heads) for _ in range(layers))
-        self.ln_f = tnn.LayerNorm(width)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits (B, T, tokens)."""
-        x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
-        for block in self.h:
-            x = block(x)
-        return self.ln_f(x) @ self.wte.weight.T
 
 
 # -- steps -----------------------------------------------------------------------------------------
@@ -308,7 +164,7 @@ def pictures(ours: Any, theirs: Any, batch: int, our_opt: Any, their_opt: Any) -
 def resnet9() -> Task:
     """Adam."""
     return pictures(
-        ResNet9(), TorchResNet9(), 128,
+        ResNet9(), torch_networks.ResNet9(), 128,
         lambda p: optim.Adam(p, lr=1e-3, eps=ADAM_EPS),
         lambda p: torch.optim.Adam(p, lr=1e-3, eps=ADAM_EPS, fused=True),
     )  # fmt: skip
@@ -317,7 +173,7 @@ def resnet9() -> Task:
 def resnet18() -> Task:
     """SGD with weight decay."""
     return pictures(
-        ResNet18(), TorchResNet18(), 32,
+        ResNet18(), torch_networks.ResNet18(), 32,
         lambda p: optim.SGD(p, lr=1e-3, weight_decay=5e-4),
         lambda p: torch.optim.SGD(p, lr=1e-3, weight_decay=5e-4, fused=True),
     )  # fmt: skip
@@ -330,7 +186,8 @@ def language() -> Task:
     starts = range(0, 20 * 35, 35)
     batches = [(words[s : s + 35], words[s + 1 : s + 36].reshape(-1)) for s in starts]
     ours = LanguageModel(256, VOCABULARY, 256, num_layers=2, seq_model="lstm")
-    return Task(ours, TorchLanguageModel(), batches, our_language_step, their_language_step)
+    theirs = torch_networks.LanguageModel("lstm", VOCABULARY, 256, 256, 2)
+    return Task(ours, theirs, batches, our_language_step, their_language_step)
 
 
 def gpt() -> Task:
@@ -339,7 +196,7 @@ def gpt() -> Task:
     text = rng.integers(0, TOKENS, (8, 12, 65))
     batches = [(rows[:, :-1], np.ascontiguousarray(rows[:, 1:])) for rows in text]
     return classifier(
-        GPT(TOKENS, 64, 4, 4, 128), TorchGPT(TOKENS, 64, 4, 4, 128), batches,
+        GPT(TOKENS, 64, 4, 4, 128), torch_networks.GPT(TOKENS, 64, 4, 4, 128), batches,
         lambda p: optim.AdamW(p, lr=1e-3, weight_decay=0.01),
         lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01, fused=True),
         pictures=False,

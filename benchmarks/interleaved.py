@@ -60,9 +60,15 @@ def _time(seconds: float) -> str:
 def parser_for(documentation: str, rounds: int) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--rounds", type=_rounds, default=rounds, help="2 or more")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:  # quartiles take two at least
+        raise argparse.ArgumentTypeError(f"expected a number of 2 or more, got {text!r}")
+    return int(text)
 
 
 def write_json(path: Path | None, results: Mapping[str, object]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from eager_networks import TorchGPT, TorchLanguageModel
+import torch_networks
 from interleaved import write_json
 from torch.nn import functional
 
@@ -84,7 +84,7 @@ def characters(path: Path, steps: int) -> dict[str, Any]:
     text = CharacterText(path)
     np.random.seed(0)
     ours = GPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
-    theirs = TorchGPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
+    theirs = torch_networks.GPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
     copied(ours, theirs)
     our_opt = optim.AdamW(ours.parameters(), lr=1e-3, weight_decay=0.01)
     their_opt = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
@@ -147,7 +147,7 @@ def words(path: Path, epochs: int) -> dict[str, Any]:
     size = len(corpus.dictionary)
     np.random.seed(0)
     ours = LanguageModel(256, size, 256, num_layers=2, seq_model="lstm")
-    theirs = TorchLanguageModel(size)
+    theirs = torch_networks.LanguageModel("lstm", size, 256, 256, 2)
     copied(ours, theirs)
     our_opt = optim.SGD(ours.parameters(), lr=4.0)
     their_opt = torch.optim.SGD(theirs.parameters(), lr=4.0, fused=True)

@@ -27,6 +27,7 @@ from numpy_references import (
     softmax_minus_one_hot,
 )
 from oprows import Case, Row, Shape, anywhere, bad, below, case, distinct, positive, truth
+from opspecs_activations import ROWS_ACTIVATION, ROWS_BETWEEN, ROWS_PADDING
 from opspecs_attention import ROWS_ATTENTION
 from opspecs_normalization import ROWS_NORMALIZATION
 from opspecs_pictures import ROWS_CONVOLUTION, ROWS_POOLING
@@ -296,15 +297,6 @@ ROWS_SHAPE = [
          bad(errors.ShapeError, r"got float64\[2,3\] and float64\[2,2\]", (2, 3), (2, 2), axis=0),
          bad(errors.AxisError, r"float64\[2,3\]|got 2", (2, 3), axis=2),
          bad(errors.NeedleError, "axis", (2, 3), axis=None)], bools=True),
-    Row(ops.Pad, ops.pad,
-        lambda x, widths, value=0: np.pad(x, widths, constant_values=value) if widths else x,
-        [case((2, 3), widths=[(1, 0), (0, 2)]), case((3,), widths=((1, 1),), value=2),
-         case((), widths=()), case((0, 2), widths=[(1, 0), (0, 0)])],
-        [bad(errors.OptionError, "expected widths of 0 or more", (3,), widths=[(-1, 0)]),
-         bad(errors.OptionError, r"expected .*\(before, after\)", (3,), widths=(1, 1)),
-         bad(errors.OptionError, r"expected .*\(before, after\)", (3,), widths=[(1, 1, 1)]),
-         bad(errors.ShapeError, r"expected 1 axes.*got float64\[2,3\]", (2, 3),
-             widths=[(1, 1)])], bools=True),
 ]  # fmt: skip
 
 
@@ -484,7 +476,10 @@ ROWS = [
     *ROWS_ELEMENTWISE,
     *ROWS_COMPARISON,
     *ROWS_REDUCTION,
+    *ROWS_ACTIVATION,
     *ROWS_SHAPE,
+    *ROWS_PADDING,
+    *ROWS_BETWEEN,
     *ROWS_INDEXING,
     *ROWS_LINALG,
     *ROWS_TUPLE,

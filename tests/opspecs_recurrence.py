@@ -1,4 +1,4 @@
-"""Rows of the table of operators: recurrent cells over all steps."""
+"""Rows of the table of operators: recurrent cells over all steps, and one step of gates."""
 
 from __future__ import annotations
 
@@ -20,25 +20,33 @@ def rnn(x: Any, weight: Any, h: Any, nonlinearity: str = "tanh") -> Any:
     return np.stack(steps)
 
 
+def lstm_step(gates: Any, c: Any) -> Any:
+    i, f, g, o = np.split(gates, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
 def lstm(x: Any, weight: Any, h: Any, c: Any) -> Any:
     steps = []
     for x_t in x:
         gates = x_t + h @ weight
-        i, f, g, o = np.split(gates, 4, axis=1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
+        h, c = lstm_step(gates, c)
         steps.append((h, c, gates))
     return tuple([np.stack(column) for column in zip(*steps, strict=True)])
+
+
+def gru_step(x: Any, s: Any, h: Any) -> Any:
+    (x_r, x_z, x_n), (s_r, s_z, s_n) = np.split(x, 3, axis=-1), np.split(s, 3, axis=-1)
+    n = np.tanh(x_n + sigmoid(x_r + s_r) * s_n)
+    z = sigmoid(x_z + s_z)
+    return (1 - z) * n + z * h
 
 
 def gru(x: Any, weight: Any, h: Any, bias: Any = 0) -> Any:
     steps = []
     for x_t in x:
         s = h @ weight + bias
-        (x_r, x_z, x_n), (s_r, s_z, s_n) = np.split(x_t, 3, axis=1), np.split(s, 3, axis=1)
-        n = np.tanh(x_n + sigmoid(x_r + s_r) * s_n)
-        z = sigmoid(x_z + s_z)
-        h = (1 - z) * n + z * h
+        h = gru_step(x_t, s, h)
         steps.append((h, s))
     return tuple([np.stack(column) for column in zip(*steps, strict=True)])
 
@@ -73,5 +81,21 @@ ROWS_RECURRENCE = [
          bad(errors.ShapeError, r"bias \[3H\], got float64\[1,6\]",
              (3, 2, 6), (2, 6), (2, 2), (1, 6)),
          bad(errors.ShapeError, r"weight \[H, 3H\]", (3, 2, 6), (2, 4), (2, 2), (6,))],
+        integers=False),
+    Row(ops.LSTMStep, ops.lstm_step, lstm_step,
+        [case((2, 8), (2, 2)), case((4,), (1,)), case((2, 3, 4), (2, 3, 1)),
+         case((0, 8), (0, 2))],
+        [bad(errors.ShapeError, r"gates \[..., 4H\] and c \[..., H\], got float64\[2,6\] and "
+             r"float64\[2,2\]", (2, 6), (2, 2)),
+         bad(errors.ShapeError, r"c \[..., H\], got float64\[2,8\] and float64\[1,2\]",
+             (2, 8), (1, 2)),
+         bad(errors.ShapeError, r"got float64\[4\] and float64\[\]", (4,), ())],
+        integers=False),
+    Row(ops.GRUStep, ops.gru_step, gru_step,
+        [case((2, 6), (2, 6), (2, 2)), case((3,), (3,), (1,)), case((0, 6), (0, 6), (0, 2))],
+        [bad(errors.ShapeError, r"x and s \[..., 3H\] and h \[..., H\], got float64\[2,8\]",
+             (2, 8), (2, 6), (2, 2)),
+         bad(errors.ShapeError, r"got float64\[2,6\] and float64\[1,6\] and float64\[2,2\]",
+             (2, 6), (1, 6), (2, 2))],
         integers=False),
 ]  # fmt: skip

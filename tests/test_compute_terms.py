@@ -32,8 +32,8 @@ def words(text: str) -> list[str]:
 
 
 FUNCTIONS = words("""
-    abs all any argmax argmin broadcast_to clip concatenate cos cumsum exp expand_dims flip isfinite
-    log log1p logical_and logical_not logical_or matmul max maximum mean min minimum pad
+    abs all any argmax argmin broadcast_to clip concatenate cos cumsum exp expand_dims expm1 flip
+    isfinite log log1p logical_and logical_not logical_or matmul max maximum mean min minimum pad
     permute_dims power reshape sign sin sqrt squeeze stack swapaxes tanh tril triu where
 """)
 PRIMITIVES = words("""

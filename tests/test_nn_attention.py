@@ -1,4 +1,4 @@
-"""Attention: masks, caches, grouped heads, dropout, and what is refused."""
+"""Attention: masks, grouped heads, dropout, and what is refused."""
 
 from __future__ import annotations
 
@@ -397,61 +397,10 @@ def test_bad_input_to_attention_is_refused(inputs, options, error, message):
     assert "\n" not in str(caught.value)
 
 
-# -- KeyValueCache -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [{}, {"kv_heads": 1}, {"rotary": nn.RotaryEmbedding(4)}])
-@pytest.mark.parametrize("pieces", [[1] * 6, [4, 1, 1], [2, 4], [6]])
-def test_attention_with_a_cache_gives_the_same_numbers(options, pieces):
-    layer, x = attention(8, 2, **options), drawn(3, 6, 8)
-    expected = layer(x, causal=True).numpy()
-    cache, start = nn.KeyValueCache(), 0
-    with ndl.no_grad():
-        for length in pieces:
-            y = layer(x[:, start : start + length], cache=cache, causal=True).numpy()
-            np.testing.assert_allclose(y, expected[:, start : start + length], rtol=1e-10)
-            start += length
-            assert cache.length == start
-
-
-def test_cache_can_be_differentiated_through():
-    layer, x, cache = attention(4, 2), drawn(2, 3, 4), nn.KeyValueCache()
-    (expected,) = ndl.grad([layer(x, causal=True).sum()], [x])
-    parts = [layer(x[:, t : t + 1], cache=cache, causal=True) for t in range(3)]
-    (found,) = ndl.grad([ndl.concatenate(parts, 1).sum()], [x])
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-12)
-
-
-def test_cache_starts_anew_after_reset_and_refuses_another_batch():
-    layer, cache = attention(8, 2), nn.KeyValueCache()
-    layer(drawn(3, 2, 8), cache=cache)
-    assert repr(cache) == "KeyValueCache(length=2)"
-    assert cache.keys.shape == cache.values.shape == (3, 2, 2, 4)
-    with pytest.raises(ShapeError, match=r"continues float64\[3,2,2,4\], got .* Use reset\(\)"):
-        layer(drawn(2, 1, 8), cache=cache)
-    cache.reset()
-    assert cache.length == 0
-    layer(drawn(2, 1, 8), cache=cache)
-    assert cache.length == 1
-
-
-def test_failed_call_leaves_the_cache_as_it_was():
-    layer, cache, x = attention(8, 2), nn.KeyValueCache(), drawn(2, 3, 8)
-    layer(x, cache=cache)
-    before = cache.keys
-    with pytest.raises(DTypeError, match="zeros and ones"):
-        layer(x, cache=cache, causal=True, mask=np.eye(3, 6))
-    assert cache.keys is before and cache.length == 3
-
-
-def test_keys_and_values_that_do_not_fit_each_other_are_refused():
-    message = (
-        r"KeyValueCache: expected keys and values .* got float64\[1,2,3,4\] and float64\[1,2,5"
-    )
-    for cache in (nn.KeyValueCache(), nn.KeyValueCache()):
-        with pytest.raises(ShapeError, match=message):
-            cache.append(drawn(1, 2, 3, 4), drawn(1, 2, 5, 4))
-        assert cache.length == 0
-        cache.append(drawn(1, 2, 3, 4), drawn(1, 2, 3, 6))
-    with pytest.raises(ShapeError, match=r"expected keys and values \[..., t, d\]"):
-        cache.append(drawn(4), drawn(4))
+def test_attention_wants_tensors_and_a_cache_of_its_kind():
+    layer, x = attention(8, 2), drawn(2, 3, 8)
+    for inputs in [(None,), (None, x), (x, x, 3)]:
+        with pytest.raises(DTypeError, match="Attention: expected Tensors, got "):
+            layer(*inputs)
+    with pytest.raises(DTypeError, match="Attention: expected cache to be a KeyValueCache, got an"):
+        layer.to_memory(x, x, cache=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from tensors import tensor
@@ -58,6 +60,39 @@ def test_weights_are_drawn_first_and_within_their_bounds(layer, weight, fan_in):
 
 
 @pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (nn.Conv2d, "stride padding dilation groups bias padding_mode device dtype"),
+        (nn.ConvTranspose2d, "stride padding output_padding groups bias dilation device dtype"),
+    ],
+)
+def test_options_have_names_in_pytorchs_order(kind, names):
+    found = [*signature(kind).parameters]
+    assert found == ["in_channels", "out_channels", "kernel_size", *names.split()]
+
+
+def test_options_of_a_transpose_may_be_given_by_place():
+    layer = nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, False, 2)
+    shown = "ConvTranspose2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), "
+    shown += "dilation=(2, 2), groups=2, output_padding=(1, 1), bias=False)"
+    assert repr(layer) == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (nn.Conv2d, {"padding_mode": "wrap"}, "Conv2d: expected padding_mode of"),
+        (nn.ConvTranspose2d, {"output_padding": 1}, "ConvTranspose2d: expected output_padding"),
+    ],
+)
+def test_refused_options_leave_the_random_stream_alone(kind, options, message):
+    before = np.random.get_state()[2]
+    with pytest.raises(OptionError, match=message):
+        kind(4, 6, 3, **options)
+    assert np.random.get_state()[2] == before
+
+
+@pytest.mark.parametrize(
     "kind", [nn.Conv, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d]
 )
 def test_without_bias_there_is_no_second_parameter(kind):
@@ -107,6 +142,39 @@ def test_pictures_are_continued_by_their_own_elements(mode):
     numpys = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
     expected = np.pad(np.arange(4.0), 2, mode=numpys)
     np.testing.assert_array_equal(layer(x).numpy().reshape(-1), expected)
+
+
+PAIRS = ((3, 0), (1, 2))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_each_axis_may_be_padded_otherwise_before_and_behind(mode):
+    layer = nn.Conv2d(2, 3, 3, 2, PAIRS, padding_mode=mode, dtype="float64")
+    bare = nn.Conv2d(2, 3, 3, 2, dtype="float64")
+    bare.load_state_dict(layer.state_dict())
+    x = drawn(2, 2, 6, 5)
+    numpys = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    padded = tensor(np.pad(x.numpy(), ((0, 0), (0, 0), *PAIRS), mode=numpys[mode]))
+    np.testing.assert_allclose(layer(x).numpy(), bare(padded).numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_causal_convolution_sees_nothing_of_what_follows():
+    layer = nn.Conv1d(2, 3, 3, padding=((4, 0),), dilation=2)
+    x = drawn(1, 2, 8, dtype="float32").numpy()
+    before = layer(tensor(x)).numpy()
+    x[:, :, 5:] = 9
+    after = layer(tensor(x)).numpy()
+    assert before.shape == (1, 3, 8)
+    np.testing.assert_array_equal(before[:, :, :5], after[:, :, :5])
+    assert not np.allclose(before[:, :, 5:], after[:, :, 5:])
+
+
+def test_a_transposed_convolution_takes_off_otherwise_before_and_behind():
+    layer, whole = (nn.ConvTranspose2d(2, 3, 4, 2, p, dtype="float64") for p in (PAIRS, 0))
+    whole.load_state_dict(layer.state_dict())
+    x = drawn(2, 2, 4, 4)
+    expected = whole(x).numpy()[:, :, 3:, 1:-2]
+    np.testing.assert_allclose(layer(x).numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +255,14 @@ def test_an_empty_batch_stays_empty():
             "ConvTranspose1d(4, 8, kernel_size=(3,), stride=(2,), padding=(1,), "
             "output_padding=(1,))",
         ),
+        (
+            nn.Conv1d(4, 8, 3, padding=[[2, 0]]),
+            "Conv1d(4, 8, kernel_size=(3,), padding=((2, 0),))",
+        ),
+        (
+            nn.Conv2d(4, 8, 3, padding=[(1, 1), (2, 2)]),
+            "Conv2d(4, 8, kernel_size=(3, 3), padding=(1, 2))",
+        ),
         (nn.MaxPool2d(2), "MaxPool2d((2, 2), stride=(2, 2), padding=(0, 0))"),
         (
             nn.MaxPool1d(3, 2, 1, 2, ceil_mode=True),
@@ -225,6 +301,16 @@ def test_a_layer_shows_its_options(layer, shown):
         (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "Conv2d: expected kernel_size .* 2 of them"),
         (lambda: nn.Conv1d(3, 4, (3, 3)), "Conv1d: expected kernel_size .*, an int, got"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), "Conv2d: expected padding of 0 or more, .* -1"),
+        (
+            lambda: nn.Conv1d(3, 4, 3, padding=(2, 0)),
+            r"Conv1d: expected padding .*, an int or \[\(before, behind\)\], got \(2, 0\)",
+        ),
+        (
+            lambda: nn.Conv2d(3, 4, 3, padding=((2, 0), 1)),
+            r"Conv2d: expected padding .* 2 pairs \[\(before, behind\), ...\], got \(\(2, 0\), 1\)",
+        ),
+        (lambda: nn.Conv2d(3, 4, 3, padding=((2, 0), (1, -1))), "Conv2d: expected padding of 0 or"),
+        (lambda: nn.ConvTranspose1d(3, 4, 3, padding="same"), "an int or .* got 'same'"),
         (lambda: nn.Conv2d(3, 4, 3, padding="full"), "padding 'same' or 'valid', got 'full'"),
         (lambda: nn.Conv2d(3, 4, 3, 2, "same"), "stride 1 with padding 'same', got"),
         (lambda: nn.Conv2d(3, 4, 3, dilation=0), "Conv2d: expected dilation of 1 or more"),
@@ -272,10 +358,21 @@ def test_option_outside_its_values_is_refused_at_construction(make, message):
         (
             nn.Conv2d(3, 4, 3, padding=4, padding_mode="reflect"),
             (2, 3, 4, 8),
-            "pictures large enough for reflect padding by 4, got 4 along axis 2",
+            "axes long enough for reflect padding by \\(4, 4\\), got a length of 4",
         ),
         (nn.MaxPool2d(2), (2, 3, 4), r"MaxPool2d: expected x \[B, C, H, W\], got float64\[2,3,4\]"),
         (nn.AvgPool2d(5), (2, 3, 4, 8), "fits into the padded picture, got one that spans 5 for 4"),
+        (
+            nn.MaxPool2d(9),
+            (1, 3, 8, 8),
+            r"^MaxPool2d: expected a kernel that fits into the padded picture, got one that spans "
+            r"9 for 8 padded by 0\. x is float64\[1,3,8,8\]\.$",
+        ),
+        (
+            nn.AdaptiveAvgPool2d(2),
+            (1, 3, 0, 8),
+            r"^AdaptiveAvgPool2d: expected pictures of 1 place or more, .* x is float64\[1,3,0,8\]",
+        ),
         (nn.AdaptiveAvgPool2d(1), (2, 3, 4), r"AdaptiveAvgPool2d: expected x \[B, C, H, W\]"),
         (nn.GlobalAvgPool(), (2, 3), r"GlobalAvgPool: expected x \[B, C, 1 or more, ...\]"),
         (nn.GlobalMaxPool(), (2, 3, 0), r"GlobalMaxPool: expected x \[B, C, 1 or more, ...\]"),

@@ -89,6 +89,41 @@ def test_containers_refuse_what_is_no_module(container, module):
         container(module)
 
 
+SEQUENTIAL, RESIDUAL = "Sequential: expected modules, got ", "Residual: expected modules, got "
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: nn.Sequential([nn.Sequential(nn.ReLU())]),
+            f"{SEQUENTIAL}a list. Hand over what it holds: Sequential(*modules).",
+        ),
+        (
+            lambda: nn.Sequential(nn.ReLU() for _ in range(2)),
+            f"{SEQUENTIAL}a generator. Hand over what it holds: Sequential(*modules).",
+        ),
+        (
+            lambda: nn.Sequential({"a": nn.ReLU()}),
+            f"{SEQUENTIAL}a dict. Hand over what it holds: Sequential(*modules.values()).",
+        ),
+        (
+            lambda: nn.Residual((nn.ReLU(), nn.ReLU())),
+            f"{RESIDUAL}a tuple. Hand over one: Residual(Sequential(*modules)).",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
+            f"{SEQUENTIAL}the class ReLU. Make one of it: ReLU(...).",
+        ),
+        (lambda: nn.Sequential(3), f"{SEQUENTIAL}int 3."),
+    ],
+)
+def test_containers_say_how_to_hand_over_modules(make, message):
+    with pytest.raises(DTypeError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
 # -- Linear, Sequential, Dropout ---------------------------------------------------------------
 
 

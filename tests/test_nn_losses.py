@@ -278,6 +278,31 @@ def test_class_weights_are_saved_and_cast_with_the_loss():
     assert loss.to("float32").weight.dtype == "float32"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_double_precision_are_not_rounded(dtype):
+    weight = np.array([0.1, 0.7, 0.3]).astype(dtype)
+    logits, y = drawn(4, 3), constant([0, 1, 2, 1], "int64")
+    loss = nn.CrossEntropyLoss(weight=weight)
+    log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum(1, keepdims=True))
+    of_row = weight.astype("float64")[y.numpy()]
+    expected = -(of_row * log_p[np.arange(4), y.numpy()]).sum() / of_row.sum()
+    np.testing.assert_allclose(loss(logits, y).item(), expected, rtol=1e-14)
+    assert loss.weight.dtype == dtype
+    target = constant(np.ones((4, 3)))
+    found = nn.BCEWithLogitsLoss(weight, reduction="none")(logits, target)
+    plain = nn.BCEWithLogitsLoss(reduction="none")(logits, target)
+    np.testing.assert_allclose(found.numpy(), plain.numpy() * weight, rtol=1e-15)
+
+
+def test_a_weight_that_changes_afterwards_does_not_change_the_loss():
+    weight = np.array([1.0, 3.0])
+    loss = nn.CrossEntropyLoss(weight=weight, reduction="sum")
+    logits, y = drawn(2, 2), constant([0, 1], "int64")
+    before = loss(logits, y).item()
+    weight[:] = 0
+    assert loss(logits, y).item() == before
+
+
 @pytest.mark.parametrize("rows", [5000, 200_000])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_mean_of_many_rows_in_half_precision_neither_overflows_nor_stalls(rows, dtype):

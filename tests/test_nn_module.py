@@ -290,6 +290,28 @@ def test_state_that_is_no_dict_is_refused():
         Network().load_state_dict([("scale", 1.0)])
 
 
+def test_a_module_in_place_of_its_state_dict_is_told_in_one_line():
+    with pytest.raises(DTypeError) as error:
+        nn.Linear(3, 2).load_state_dict(nn.Sequential(nn.Linear(3, 2)))
+    assert str(error.value) == (
+        "load_state_dict: expected a dict of names and Tensors, got a Sequential. "
+        "Hand over its .state_dict()."
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_loaded_values_lie_in_memory_as_drawn_ones_do(order):
+    """Otherwise sums go another way, and a run that is saved and resumed goes another way too."""
+    linear = nn.Linear(3, 2)
+    drawn = linear.weight.realize_cached_data().strides
+    linear.load_state_dict({"weight": np.ones((3, 2), order=order), "bias": [[1.0, 2.0]]})
+    assert linear.weight.realize_cached_data().strides == drawn
+    scalar = nn.Module()
+    scalar.value = tensor(1.0)
+    scalar.load_state_dict({"value": 2.0})
+    assert scalar.value.shape == ()
+
+
 def test_shared_parameters_save_under_each_name_and_stay_shared():
     network = Network()
     network.tied = network.scale

@@ -293,6 +293,12 @@ def test_input_of_another_shape_is_refused(layer, shape, message):
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected dim of 1 or more, got 0."),
         (lambda: nn.BatchNorm2d(3, momentum=2),
          "BatchNorm2d: expected momentum in [0, 1], got 2."),
+        (lambda: nn.BatchNorm2d(8, 1e-5, 0.1, False),
+         "BatchNorm2d: expected a device, got False. PyTorch has affine in this place; "
+         "here: affine=False."),
+        (lambda: nn.BatchNorm1d(8, device=True),
+         "BatchNorm1d: expected a device, got True. PyTorch has affine in this place; "
+         "here: affine=True."),
         (lambda: nn.InstanceNorm1d(3, eps=-1),
          "InstanceNorm1d: expected eps of 0 or more, got -1."),
         (lambda: nn.LayerNorm((3, 0)), "LayerNorm: expected normalized_shape of 1 or more, got 0."),

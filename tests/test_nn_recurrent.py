@@ -10,6 +10,7 @@ from tensors import tensor
 
 import needle as ndl
 from needle import nn
+from needle.autograd.backward import find_topo_sort
 from needle.errors import DTypeError, OptionError, ShapeError
 from needle.nn import nn_sequence
 
@@ -304,6 +305,46 @@ def test_cell_steps_without_a_batch(kind):
     assert (cell(x)[0] if pair else cell(x)).shape == (4,)
 
 
+# -- one step ----------------------------------------------------------------------------------
+
+
+@every_layer
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_step_by_itself_is_the_first_of_many(kind, bias):
+    layer = kind(3, 4, 2, bias, dtype="float64", bidirectional=True)
+    x = drawn(1, 2, 3)
+    states = [drawn(4, 2, 4, seed=1), drawn(4, 2, 4, seed=2)]
+    h = tuple(states) if kind is nn.LSTM else states[0]
+    twice = ndl.concatenate([x, x], 0)
+    with_padding = layer(twice, h, lengths=[1, 1])  # the scan over two steps, the second is none
+    alone = layer(x, h)
+    close(alone[0], with_padding[0][:1])
+    for mine, theirs in zip(states_of(alone), states_of(with_padding), strict=True):
+        close(mine, theirs)
+    leaves = [x, *states[: len(states_of(alone))], *layer.parameters()]
+    weights = drawn(1, 2, 8, seed=3)
+    both = [ndl.grad([(y[0][:1] * weights).sum()], leaves) for y in (alone, with_padding)]
+    for mine, theirs in zip(*both, strict=True):
+        close(mine, theirs)
+
+
+@every_layer
+def test_lengths_of_one_step_change_nothing(kind):
+    layer, x = kind(3, 4, bidirectional=True, dtype="float64"), drawn(1, 2, 3)
+    close(layer(x, lengths=[1, 1])[0], layer(x)[0])
+
+
+@pytest.mark.parametrize(("kind", "ops"), [(nn.RNNCell, 6), (nn.LSTMCell, 8), (nn.GRUCell, 5)])
+def test_a_cell_makes_few_nodes(kind, ops):
+    cell, x = kind(3, 4), ndl.init.randn(2, 3)
+    states = [ndl.init.randn(2, 4, requires_grad=True) for _ in cell.states]
+    after = cell(x, tuple(states) if kind is nn.LSTMCell else states[0])
+    outputs = list(after) if kind is nn.LSTMCell else [after]
+    nodes = [node for node in find_topo_sort(outputs) if node.op is not None]
+    assert len(nodes) == ops, [node.op.name for node in nodes]
+    assert not any(node.op.name in ("reshape", "stack", "getitem") for node in nodes)
+
+
 def test_layers_and_cells_show_the_options_that_are_not_as_usual():
     layer = nn.RNN(3, 4, 2, False, "relu", bidirectional=True)
     shown = "num_layers=2, bias=False, bidirectional=True, nonlinearity='relu'"
@@ -334,6 +375,12 @@ STATE = ndl.init.zeros(1, 2, 4)
          r"LSTM: expected no lengths for one sequence, got float32\[5,3\]"),
         (lambda: nn.GRU(3, 4)(ndl.init.randn(5, 3), STATE), ShapeError,
          r"GRU: expected h0 \[1, 4\], got float32\[1,2,4\]"),
+        (lambda: nn.LSTM(3, 4, proj_size=2), TypeError,
+         r"^LSTM\.__init__\(\) got an unexpected keyword argument 'proj_size'"),
+        (lambda: nn.GRUCell(3), TypeError,
+         r"^GRUCell\.__init__\(\) missing 1 required positional argument: 'hidden_size'"),
+        (lambda: nn.GRU(3, 4)(STATE, batch_sizes=1), TypeError,
+         r"^GRU\.forward\(\) got an unexpected keyword argument 'batch_sizes'"),
         (lambda: nn.LSTMCell("3", 4), OptionError, "LSTMCell: expected input_size of 1 or more"),
         (lambda: nn.RNN(3, 4)(np.ones((5, 2, 3))), DTypeError, "RNN: expected Tensors, got"),
         (lambda: nn.RNN(3, 4)(ndl.init.randn(5, 4)), ShapeError,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from tensors import tensor
@@ -150,6 +152,25 @@ def decoder(**options):
     )
 
 
+@pytest.mark.parametrize("kind", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
+def test_layers_take_batch_first_as_in_pytorch_but_not_its_contrary(kind):
+    assert kind(8, 2, 16, batch_first=True).norm_first is False
+    with pytest.raises(OptionError) as caught:
+        kind(8, 2, 16, batch_first=False)
+    assert str(caught.value) == (
+        f"{kind.__name__}: expected batch_first=True, got False. "
+        "Sequences are (B, T, d_model) always."
+    )
+
+
+def test_unknown_options_are_told_with_the_name_of_the_class():
+    for kind in (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer):
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) got an unexpected"):
+            kind(8, 2, heads=3)
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}\.forward\(\) got an unexpected"):
+            kind(8, 2, 16)(drawn(2, 5, 8), src_mask=None)
+
+
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_causal_encoder_ignores_what_comes_later(norm_first):
     model, x = encoder(norm_first=norm_first), drawn(2, 5, 8)
@@ -239,6 +260,22 @@ def test_stack_of_one_layer_copies_it_with_its_weights():
             np.testing.assert_array_equal(mine.numpy(), its.numpy())
 
 
+def test_class_that_needs_nothing_makes_the_layers_of_a_stack():
+    class Layer(nn.TransformerEncoderLayer):
+        def __init__(self):
+            super().__init__(8, 2, 12)
+
+    first, second = nn.TransformerEncoder(Layer, 2).layers
+    assert not np.array_equal(first.linear1.weight.numpy(), second.linear1.weight.numpy())
+
+
+@pytest.mark.parametrize("kind", [nn.TransformerEncoder, nn.TransformerDecoder])
+def test_stack_and_its_layers_are_called_with_the_same_names(kind):
+    names = [*signature(kind.forward).parameters]
+    assert names == [*signature(kind.kind.forward).parameters]
+    assert {"mask", "key_padding_mask", "causal", "cache"} < {*names}
+
+
 @pytest.mark.nd_mode
 def test_stack_copies_a_layer_that_has_no_values():
     from needle.backend_ndarray.ndarray_backend_trace import trace
@@ -279,6 +316,19 @@ def test_activation_may_be_a_function():
         (lambda: nn.TransformerDecoder(nn.TransformerEncoderLayer(8, 2, 4), 2), DTypeError,
          "expected a TransformerDecoderLayer, .* got a TransformerEncoderLayer"),
         (lambda: nn.TransformerEncoder(3, 2), DTypeError, "a TransformerEncoderLayer, .* got an i"),
+        (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer, 2), DTypeError,
+         r"got the class TransformerEncoderLayer \(missing a required argument: 'd_model'\)\.$"),
+        (lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer, 2), DTypeError,
+         "TransformerDecoder: expected a TransformerDecoderLayer, .* got the class Transformer"),
+        (lambda: nn.TransformerEncoder(lambda i: encoder().layers[i], 2), DTypeError,
+         r"or a function that makes them, got a function \(missing a required argument: 'i'\)\."),
+        (lambda: nn.TransformerEncoder(nn.ReLU, 2), DTypeError, "got a ReLU"),
+        (lambda: nn.TransformerEncoder([encoder().layers[0]] * 2, 2), DTypeError, "got a list"),
+        (lambda: nn.TransformerEncoder(encoder().layers[0], 0), OptionError,
+         "TransformerEncoder: expected num_layers of 1 or more, got 0"),
+        (lambda: nn.TransformerDecoder(decoder().layers[0], 2.0), OptionError, "got 2.0"),
+        (lambda: nn.TransformerEncoderLayer(8, 2, activation=nn.ReLU), OptionError,
+         "activation 'relu', 'gelu' or a function, got the class ReLU"),
         (lambda: nn.TransformerEncoder(encoder().layers[0], 2, 3), DTypeError,
          "TransformerEncoder: expected norm to be a module, got 3"),
         (lambda: nn.TransformerEncoderLayer(8, 2, activation=["x"]), OptionError, r"got \['x'\]"),

@@ -82,6 +82,46 @@ def test_infinite_bound_only_measures():
     np.testing.assert_array_equal(p.grad.numpy(), [3.0, 4.0])
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_infinite_bound_leaves_gradients_alone_whose_norm_is_not_finite(bad):
+    a, b = parameter([1.0]), parameter([bad])
+    clip_grad_norm([a, b], float("inf"))
+    np.testing.assert_array_equal(a.grad.numpy(), [1.0])
+
+
+def test_norm_over_gradients_of_different_dtypes():
+    dtypes = ["float16", "bfloat16", "float32", "float64"]
+    params = [parameter([1.0], dtype) for dtype in dtypes]
+    norm = clip_grad_norm(params, 1.0)
+    assert norm.dtype == "float64"
+    assert float(norm) == 2.0
+    assert [str(p.grad.dtype) for p in params] == dtypes
+    np.testing.assert_allclose([p.grad.numpy().item() for p in params], 0.5, rtol=1e-2)
+
+
+def test_a_gradient_costs_one_op(monkeypatch):
+    params = [parameter([1.0, 2.0], "float32") for _ in range(10)]
+    made = []
+    make = ndl.Tensor.make_from_op.__func__
+
+    def counted(cls, op, inputs):
+        made.append(op.name)
+        return make(cls, op, inputs)
+
+    monkeypatch.setattr(ndl.Tensor, "make_from_op", classmethod(counted))
+    clip_grad_norm(params, 1.0)
+    assert len(made) <= 10 + 6, made
+
+
+@pytest.mark.nd_mode  # in np mode a dtype is known once there is an array
+def test_clipping_reads_no_values():
+    p = parameter([3.0, 4.0])
+    with ndl.lazy():
+        norm = clip_grad_norm([p], 1.0)
+        assert norm.cached_data is None
+        assert p.grad.cached_data is None
+
+
 def test_zero_gradients_stay_zero():
     p = parameter([0.0, 0.0])
     assert float(clip_grad_norm([p], 1.0)) == 0.0

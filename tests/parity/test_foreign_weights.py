@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from parity import foreign_models
-from parity.foreign_models import Conv1D, WordModel, randomize
+from parity.foreign_models import Conv1D, randomize, torch_networks
 from parity.side_by_side import torch
 
 import needle as ndl
@@ -45,7 +45,7 @@ def tokens(*shape):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["small images", "torchvision"])
 def resnet_pair(request):
-    theirs = randomize(foreign_models.ResNet18(5, request.param))
+    theirs = randomize(torch_networks.ResNet18(5, request.param))
     return theirs, ResNet18(5, small_images=request.param)
 
 
@@ -64,7 +64,7 @@ def test_resnet18(resnet_pair, tmp_path):
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_recurrent_language_models(kind, layers, tmp_path):
-    theirs = randomize(WordModel(kind, 13, 6, 7, layers))
+    theirs = randomize(torch_networks.LanguageModel(kind, 13, 6, 7, layers))
     ours = LanguageModel(6, 13, 7, layers, kind)
     assert load_foreign(ours, written(theirs, tmp_path / "file")) == ([], [])
     assert_same(ours, theirs, tokens(5, 3))
@@ -74,7 +74,7 @@ def test_recurrent_language_models(kind, layers, tmp_path):
 
 @pytest.mark.parametrize("rename", [{}, {"words": "encoder", "net": "rnn", "out": "decoder"}])
 def test_language_models_under_other_names(rename):
-    theirs = randomize(WordModel("lstm", 13, 6, 7, 1))
+    theirs = randomize(torch_networks.LanguageModel("lstm", 13, 6, 7, 1))
     names = rename or {"embedding": "encoder", "lstm": "rnn", "fc": "decoder"}
     state = {}
     for name, value in theirs.state_dict().items():
@@ -87,7 +87,7 @@ def test_language_models_under_other_names(rename):
 
 
 def test_a_language_model_whose_file_has_one_table_for_both_ends(tmp_path):
-    theirs = WordModel("rnn", 13, 7, 7, 1)
+    theirs = torch_networks.LanguageModel("rnn", 13, 7, 7, 1)
     theirs.decoder.weight = theirs.encoder.weight
     randomize(theirs)
     ours = LanguageModel(7, 13, 7)
@@ -135,6 +135,13 @@ def test_a_tied_model_refuses_a_head_that_is_no_table():
     theirs = foreign_models.GPT(tnn.Linear, 13, 8, 1, 2, 12, tied=False)
     with pytest.raises(StateDictError, match=r"lm_head\.weight: differs from transformer\.wte"):
         load_foreign(GPT(13, 8, 1, 2, 12), theirs.state_dict())
+
+
+def test_a_tied_model_of_bfloat16_loads_from_a_dict():
+    theirs = randomize(foreign_models.GPT(Conv1D, 13, 8, 1, 2, 12)).to(torch.bfloat16)
+    ours = GPT(13, 8, 1, 2, 12)
+    load_foreign(ours, theirs.state_dict(keep_vars=True))
+    assert_same(ours, theirs.float(), tokens(3, 8))
 
 
 # -- any model by the same names -------------------------------------------------------------------
@@ -230,7 +237,7 @@ def unchanged(model, source, kind, match, **options):
 
 
 def test_every_weight_at_fault_is_named_and_the_model_unchanged():
-    theirs = WordModel("lstm", 13, 6, 7, 1)
+    theirs = torch_networks.LanguageModel("lstm", 13, 6, 7, 1)
     state = theirs.state_dict()
     state["extra"] = state.pop("rnn.bias_hh_l0")
     state["decoder.weight"] = state["decoder.weight"].T
@@ -241,7 +248,7 @@ def test_every_weight_at_fault_is_named_and_the_model_unchanged():
 
 
 def test_weights_of_another_architecture_are_refused():
-    state = foreign_models.ResNet18(10, False).state_dict()
+    state = torch_networks.ResNet18(10, False).state_dict()
     model = ResNet18(10)
     assert "conv1.weight: expected shape (64, 3, 3, 3), got (64, 3, 7, 7)" in unchanged(
         model, state, StateDictError, "ResNet18, got 1 at fault"

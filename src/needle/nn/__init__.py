@@ -1,13 +1,18 @@
 """Modules: what networks are built from.
 
 module         Parameter, Module: finding parameters, training mode, state on disk, moving
-layers         Linear, Flatten, Sequential, Residual, Dropout, Identity
+layers         Linear, Sequential, Residual, Dropout, Identity
+flattening     Flatten and Unflatten
+channel_dropout  Dropout of whole channels
 activations    ReLU and the other nonlinearities as modules
 normalization  LayerNorm, RMSNorm, GroupNorm; batch_normalization: BatchNorm, InstanceNorm
 convolution    Conv, Conv1d, Conv2d and their transposes
+padding        borders around pictures
+resampling     pictures at another resolution
 pooling        maxima and means of windows, of adaptive ones, of all places
 embedding      vectors for ids and for positions
-attention      attention with learned projections, caches of keys and values
+attention      attention with learned projections
+key_value_cache  what it remembers of tokens before, for generation
 transformer    the course's Transformer
 encoder_decoder  the Transformer's encoder and decoder, as in PyTorch
 recurrent      RNN, LSTM, GRU: layers of the cells in recurrent_cells
@@ -19,22 +24,30 @@ checks         what layers and losses ask of their arguments
 from __future__ import annotations
 
 from needle.nn.activations import (
+    ELU,
     GELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
     Tanh,
 )
-from needle.nn.attention import Attention, KeyValueCache, MultiHeadAttention
+from needle.nn.attention import Attention, MultiHeadAttention
 from needle.nn.batch_normalization import (
     BatchNorm1d,
     BatchNorm2d,
     InstanceNorm1d,
     InstanceNorm2d,
 )
+from needle.nn.channel_dropout import Dropout1d, Dropout2d
 from needle.nn.convolution import (
     Conv,
     Conv1d,
@@ -49,17 +62,32 @@ from needle.nn.encoder_decoder import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from needle.nn.layers import Dropout, Flatten, Identity, Linear, Residual, Sequential
+from needle.nn.flattening import Flatten, Unflatten
+from needle.nn.key_value_cache import KeyValueCache
+from needle.nn.layers import Dropout, Identity, Linear, Residual, Sequential
 from needle.nn.losses import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     HuberLoss,
     L1Loss,
     MSELoss,
+    SmoothL1Loss,
     SoftmaxLoss,
 )
 from needle.nn.module import Module, Parameter
 from needle.nn.normalization import GroupNorm, LayerNorm, LayerNorm1d, RMSNorm
+from needle.nn.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from needle.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -74,6 +102,7 @@ from needle.nn.pooling import (
 )
 from needle.nn.recurrent import GRU, LSTM, RNN
 from needle.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from needle.nn.resampling import PixelShuffle, PixelUnshuffle, Upsample
 from needle.nn.sequences import (
     PackedSequence,
     pack_padded_sequence,
@@ -85,6 +114,7 @@ from needle.nn.sequences import (
 from needle.nn.transformer import AttentionLayer, Transformer, TransformerLayer
 
 __all__ = [
+    "ELU",
     "GELU",
     "GRU",
     "LSTM",
@@ -100,6 +130,10 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv",
     "Conv1d",
     "Conv2d",
@@ -107,12 +141,17 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "Embedding",
     "Flatten",
     "GRUCell",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GroupNorm",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "HuberLoss",
     "Identity",
     "InstanceNorm1d",
@@ -122,6 +161,7 @@ __all__ = [
     "LSTMCell",
     "LayerNorm",
     "LayerNorm1d",
+    "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
@@ -129,17 +169,26 @@ __all__ = [
     "MaxPool2d",
     "Module",
     "MultiHeadAttention",
+    "PReLU",
     "PackedSequence",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RMSNorm",
     "RNNCell",
     "ReLU",
+    "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Residual",
     "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "SinusoidalEmbedding",
+    "SmoothL1Loss",
     "Softmax",
     "SoftmaxLoss",
     "Softplus",
@@ -150,6 +199,10 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "TransformerLayer",
+    "Unflatten",
+    "Upsample",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",

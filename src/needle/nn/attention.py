@@ -1,9 +1,7 @@
-"""Attention with learned projections, without, and with a memory of the keys that were seen."""
+"""Attention, with learned projections and without."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,12 @@ from needle.nn.checks import (
     shown_options,
 )
 from needle.nn.embedding import RotaryEmbedding
+from needle.nn.key_value_cache import KeyValueCache, require_cache
 from needle.nn.layers import Dropout, Linear
 from needle.nn.module import Module, Parameter
 from needle.ops.attention import require_no_bools
 
-__all__ = ["Attention", "KeyValueCache", "MultiHeadAttention"]
+__all__ = ["Attention", "MultiHeadAttention"]
 
 
 class MultiHeadAttention(Module):
@@ -61,119 +60,6 @@ class MultiHeadAttention(Module):
 
     def extra_repr(self) -> str:
         return f"causal={self.causal}"
-
-
-class KeyValueCache:
-    """The keys and values that one attention layer has seen, for generation token by token.
-
-    keys: (B, heads, length, d), values: (B, heads, length, d), or None while it is empty
-
-    >>> import needle as ndl
-    >>> attention, cache = ndl.nn.Attention(8, 2), ndl.nn.KeyValueCache()
-    >>> x = ndl.init.randn(1, 5, 8)
-    >>> for t in range(5):
-    ...     y = attention(x[:, t : t + 1], cache=cache, causal=True)  # looks at tokens 0..t
-    >>> cache.length, y.shape
-    (5, (1, 1, 8))
-    """
-
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
-        self._memory: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # a decoder's, and its keys and values
-        )
-
-    @property
-    def length(self) -> int:
-        """How many keys there are."""
-        return 0 if self.keys is None else self.keys.shape[-2]
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values of further tokens, (B, heads, T, d); returns all there are now.
-
-        Those that have a graph keep it: generate under `no_grad`.
-        Raises ShapeError if they do not fit each other or do not continue what is there.
-        """
-        self.keys, self.values = self.joined(keys, values)
-        return self.keys, self.values
-
-    def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What `append` would make of the cache, which stays as it is."""
-        require_tensors("KeyValueCache", keys, values)
-        if keys.ndim < 2 or keys.shape[:-1] != values.shape[:-1]:
-            raise ShapeError(
-                "KeyValueCache: expected keys and values [..., t, d], alike but for d, got "
-                f"{describe(keys, values)}."
-            )
-        if self.keys is None or self.values is None:
-            return keys, values
-        for held, added in [(self.keys, keys), (self.values, values)]:
-            _require_continuation(held, added)
-        return ops.concatenate((self.keys, keys), -2), ops.concatenate((self.values, values), -2)
-
-    def reset(self) -> None:
-        """Forget everything, for another sequence."""
-        self.keys = self.values = self._memory = None
-
-    def __repr__(self) -> str:
-        return f"KeyValueCache(length={self.length})"
-
-
-@contextmanager
-def restored_on_failure(caches: Iterable[KeyValueCache | None]) -> Iterator[None]:
-    """Put caches back to what they held if what is done with them fails half-way."""
-    held = [
-        (cache, cache.keys, cache.values) for cache in caches if isinstance(cache, KeyValueCache)
-    ]
-    try:
-        yield
-    except BaseException:
-        for cache, keys, values in held:
-            cache.keys, cache.values = keys, values
-        raise
-
-
-def caches_of(name: str, cache: Any, count: int, parts: str) -> Sequence[KeyValueCache | None]:
-    """What was given as `cache`: as many as there are parts, of one length; for None, so many None.
-
-    Raises DTypeError and OptionError.
-    """
-    if cache is None:
-        return [None] * count
-    if not isinstance(cache, (list, tuple)):
-        raise DTypeError(
-            f"{name}: expected cache to be a list of KeyValueCaches, got {kind_of(cache)}. "
-            "Use new_cache()."
-        )
-    for one in cache:
-        _require_cache(name, one)
-    if len(cache) != count or len({id(one) for one in cache}) != count:
-        distinct = "" if len(cache) != count else ", some of them twice"
-        raise OptionError(
-            f"{name}: expected a cache for each of {count} {parts}, got {len(cache)}{distinct}. "
-            "Use new_cache()."
-        )
-    lengths = [one.length for one in cache]
-    if len(set(lengths)) > 1:
-        raise OptionError(
-            f"{name}: expected caches that hold equally many keys, got {lengths}. Use new_cache()."
-        )
-    return cache
-
-
-def _require_cache(name: str, cache: Any) -> None:
-    if not isinstance(cache, KeyValueCache):
-        raise DTypeError(f"{name}: expected cache to be a KeyValueCache, got {kind_of(cache)}.")
-
-
-def _require_continuation(held: Tensor, added: Tensor) -> None:
-    same = added.ndim == held.ndim and added.shape[:-2] == held.shape[:-2]
-    if not same or added.shape[-1] != held.shape[-1] or added.dtype != held.dtype:
-        raise ShapeError(
-            f"KeyValueCache: expected what continues {describe(held)}, got {describe(added)}. "
-            "Use reset() before another batch."
-        )
 
 
 class Attention(Module):
@@ -264,7 +150,7 @@ class Attention(Module):
     ) -> Any:
         self._require_sequences(query, key, value)
         if cache is not None:
-            _require_cache("Attention", cache)
+            require_cache("Attention", cache)
         q, k, v = self._projected(query, key, value)
         return self._attended(q, k, v, mask, key_padding_mask, causal, cache, return_weights)
 
@@ -282,6 +168,8 @@ class Attention(Module):
         It is projected again when another Tensor comes, and after the cache's reset().
         """
         self._require_sequences(query, memory, None)
+        if cache is not None:
+            require_cache("Attention", cache)
         held = None if cache is None else cache._memory
         if held is None or held[0] is not memory:
             held = (memory, *self._keys_and_values(memory, memory))
@@ -357,7 +245,7 @@ class Attention(Module):
         return x[:, :first], x[:, first:last], x[:, last:]
 
     def _require_sequences(self, query: Any, key: Any, value: Any) -> None:
-        given = [x for x in (query, key, value) if x is not None]
+        given = [query, *[x for x in (key, value) if x is not None]]
         require_tensors("Attention", *given)
         key_of = query if key is None else key
         value_of = key_of if value is None else value

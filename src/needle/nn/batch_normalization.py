@@ -7,7 +7,7 @@ from typing import Any
 
 from needle import init
 from needle.autograd import Tensor, modes, no_grad
-from needle.errors import ShapeError, describe
+from needle.errors import OptionError, ShapeError, describe
 from needle.nn.checks import require_number, require_positive, shown_options
 from needle.nn.normalization import Norm, Shape
 
@@ -90,6 +90,11 @@ class BatchNorm1d(_ChannelNorm):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
+        if isinstance(device, bool):  # by place, as PyTorch's affine
+            raise OptionError(
+                f"{type(self).__name__}: expected a device, got {device}. PyTorch has affine in "
+                f"this place; here: affine={device}."
+            )
         super().__init__(dim, eps, momentum, affine, track_running_stats, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:

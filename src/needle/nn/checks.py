@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
 from needle.dtypes import as_dtype, is_floating
-from needle.errors import DTypeError, OptionError
+from needle.errors import DTypeError, OptionError, describe, kind_of
 from needle.ops.broadcasting import require_tensors
 
 __all__ = [
     "require_float_dtype",
     "require_number",
     "require_positive",
+    "require_state",
     "require_tensors",
     "shown_options",
 ]
@@ -41,6 +42,17 @@ def require_positive(name: str, **sizes: Any) -> None:
             positive = False
         if not positive:
             raise OptionError(f"{name}: expected {option} of 1 or more, got {size!r}.")
+
+
+def require_state(name: str, wanted: str, state: Any) -> Mapping[str, Any]:
+    """`state`, or DTypeError unless it is a dict; a model may have been meant to give its own."""
+    if isinstance(state, Mapping):
+        return state
+    if hasattr(state, "state_dict"):
+        raise DTypeError(
+            f"{name}: expected {wanted}, got {kind_of(state)}. Hand over its .state_dict()."
+        )
+    raise DTypeError(f"{name}: expected {wanted}, got {describe(state)}.")
 
 
 def shown_options(layer: Any, **usual: Any) -> str:

@@ -7,21 +7,20 @@ of them nothing is copied. Kernels are (*K, in / groups, out), as `needle.ops.co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from needle import init, ops
 from needle.autograd import Tensor
-from needle.errors import OptionError, ShapeError
+from needle.errors import OptionError
 from needle.nn.checks import require_positive, shown_options
 from needle.nn.module import Parameter
 from needle.nn.spatial import SpatialLayer, channels_first
+from needle.ops.padding import extended
+from needle.ops.spatial import pairs_of_widths
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
-_PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 # -- the contract's layer ------------------------------------------------------------------------
@@ -63,7 +62,7 @@ class Conv(SpatialLayer):
     def forward(self, x: Tensor) -> Tensor:
         padding = (self.kernel_size - 1) // 2
         y = ops.conv(self._pictures(x, self.in_channels), self.weight, self.stride, padding)
-        return channels_first(y if self.bias is None else y + self.bias)
+        return _result(y, self.bias)
 
     def extra_repr(self) -> str:
         bias = self.bias is not None
@@ -83,68 +82,20 @@ def _drawn_bias(wanted: bool, channels: int, fan_in: int, like: dict[str, Any]) 
     return Parameter(init.rand(channels, low=-bound, high=bound, **like)) if wanted else None
 
 
+def _result(y: Tensor, bias: Parameter | None) -> Tensor:
+    """y + bias with channels first."""
+    return channels_first(y if bias is None else y + bias)
+
+
 # -- convolution with all options ----------------------------------------------------------------
 
 
-class _Convolution(SpatialLayer):
-    """Base: the options that both directions have, and the weights.
+class _Conv(SpatialLayer):
+    """Convolution over `spatial` axes.
 
     weight, then bias, are drawn from U(±1/√fan_in), fan_in the extent of the kernel times the
-    next but last axis of the weight: PyTorch's defaults.
+    next but last axis of the weight: PyTorch's defaults. Options stand in PyTorch's order.
     """
-
-    def _set_options(
-        self,
-        channels: tuple[Any, Any],
-        kernel_size: Any,
-        stride: Any,
-        dilation: Any,
-        groups: Any,
-    ) -> None:
-        self.in_channels, self.out_channels = channels
-        name = type(self).__name__
-        require_positive(name, in_channels=channels[0], out_channels=channels[1], groups=groups)
-        if channels[0] % groups or channels[1] % groups:
-            raise OptionError(
-                f"{name}: expected channels that {groups} groups divide, got "
-                f"in_channels={channels[0]} and out_channels={channels[1]}."
-            )
-        self.kernel_size = self._numbers("kernel_size", kernel_size, 1)
-        self.stride = self._numbers("stride", stride, 1)
-        self.dilation = self._numbers("dilation", dilation, 1)
-        self.groups = groups
-
-    def _draw(self, rows: int, columns: int, bias: bool, device: Any, dtype: Any) -> None:
-        """Weight (*K, rows, columns) and bias (out_channels,)."""
-        like = {"device": device, "dtype": dtype}
-        fan_in = rows * math.prod(self.kernel_size)
-        bound = 1 / math.sqrt(fan_in)
-        shape = (*self.kernel_size, rows, columns)
-        self.weight = Parameter(init.rand(*shape, low=-bound, high=bound, **like))
-        self.bias = _drawn_bias(bias, self.out_channels, fan_in, like)
-
-    def _result(self, y: Tensor) -> Tensor:
-        """y + bias with channels first."""
-        return channels_first(y if self.bias is None else y + self.bias)
-
-    def extra_repr(self) -> str:
-        shown = f"{self.in_channels}, {self.out_channels}{shown_options(self, **self._usual())}"
-        return shown + (", bias=False" if self.bias is None else "")
-
-    def _usual(self) -> dict[str, Any]:
-        """Options, and the values that need no mention."""
-        zeros, ones = (0,) * self.spatial, (1,) * self.spatial
-        return {
-            "kernel_size": None,
-            "stride": ones,
-            "padding": zeros,
-            "dilation": ones,
-            "groups": 1,
-        }
-
-
-class _Conv(_Convolution):
-    """Convolution over `spatial` axes."""
 
     def __init__(
         self,
@@ -161,7 +112,10 @@ class _Conv(_Convolution):
         dtype: Any = "float32",
     ) -> None:
         super().__init__()
-        self._set_options((in_channels, out_channels), kernel_size, stride, dilation, groups)
+        self._set_channels(in_channels, out_channels, groups)
+        self.kernel_size = self._numbers("kernel_size", kernel_size, 1)
+        self.stride = self._numbers("stride", stride, 1)
+        self.dilation = self._numbers("dilation", dilation, 1)
         self.padding = self._checked_padding(padding)
         if not isinstance(padding_mode, str) or padding_mode not in _PADDING_MODES:
             raise OptionError(
@@ -169,11 +123,32 @@ class _Conv(_Convolution):
                 f"got {padding_mode!r}."
             )
         self.padding_mode = padding_mode
-        self._draw(in_channels // groups, out_channels, bias, device, dtype)
+        self._draw(bias, {"device": device, "dtype": dtype})
+
+    def _set_channels(self, inputs: Any, outputs: Any, groups: Any) -> None:
+        name = type(self).__name__
+        require_positive(name, in_channels=inputs, out_channels=outputs, groups=groups)
+        if inputs % groups or outputs % groups:
+            raise OptionError(
+                f"{name}: expected channels that {groups} groups divide, got "
+                f"in_channels={inputs} and out_channels={outputs}."
+            )
+        self.in_channels, self.out_channels, self.groups = inputs, outputs, groups
+
+    def _draw(self, bias: bool, like: dict[str, Any]) -> None:
+        shape = (*self.kernel_size, *self._kernel_channels())
+        fan_in = math.prod(shape[:-1])
+        bound = 1 / math.sqrt(fan_in)
+        self.weight = Parameter(init.rand(*shape, low=-bound, high=bound, **like))
+        self.bias = _drawn_bias(bias, self.out_channels, fan_in, like)
+
+    def _kernel_channels(self) -> tuple[int, int]:
+        """The last two axes of the weight."""
+        return self.in_channels // self.groups, self.out_channels
 
     def _checked_padding(self, padding: Any) -> Any:
         if not isinstance(padding, str):
-            return self._numbers("padding", padding, 0)
+            return self._widths(padding)
         name = type(self).__name__
         if padding not in ("same", "valid"):
             raise OptionError(f"{name}: expected padding 'same' or 'valid', got {padding!r}.")
@@ -184,6 +159,12 @@ class _Conv(_Convolution):
             )
         return padding
 
+    def _widths(self, padding: Any) -> Any:
+        """One number for each spatial axis, or pairs of them where two differ."""
+        pairs = pairs_of_widths(type(self).__name__, padding, self.spatial)
+        alike = all(before == behind for before, behind in pairs)
+        return tuple([before for before, _ in pairs]) if alike else tuple(pairs)
+
     def _pairs(self) -> list[tuple[int, int]]:
         """Places before and behind each spatial axis."""
         if self.padding == "valid":
@@ -191,33 +172,32 @@ class _Conv(_Convolution):
         if self.padding == "same":
             spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             return [(span // 2, span - span // 2) for span in spans]
-        return [(width, width) for width in self.padding]
+        return [w if isinstance(w, tuple) else (w, w) for w in self.padding]
 
     def forward(self, x: Tensor) -> Tensor:
         pictures, padding = self._pictures(x, self.in_channels), self._pairs()
         if self.padding_mode != "zeros":
-            pictures = _extended(type(self).__name__, pictures, padding, self.padding_mode)
+            widths = [(0, 0), *padding, (0, 0)]
+            pictures = extended(type(self).__name__, pictures, widths, self.padding_mode)
             padding = [(0, 0)] * self.spatial
         y = ops.conv(pictures, self.weight, self.stride, padding, self.dilation, self.groups)
-        return self._result(y)
+        return _result(y, self.bias)
+
+    def extra_repr(self) -> str:
+        shown = f"{self.in_channels}, {self.out_channels}{shown_options(self, **self._usual())}"
+        return shown + (", bias=False" if self.bias is None else "")
 
     def _usual(self) -> dict[str, Any]:
-        return {**super()._usual(), "padding_mode": "zeros"}
-
-
-def _extended(name: str, x: Tensor, padding: Sequence[tuple[int, int]], mode: str) -> Tensor:
-    """x (B, *spatial, C), continued beyond its edges by its own elements."""
-    for axis, widths in enumerate(padding, start=1):
-        if not any(widths):
-            continue
-        n, widest = x.shape[axis], max(widths)
-        if n == 0 or (widest > n - (mode == "reflect") and mode != "replicate"):
-            raise ShapeError(
-                f"{name}: expected pictures large enough for {mode} padding by {widest}, got "
-                f"{n} along axis {axis + 1}."
-            )
-        x = ops.take(x, np.pad(np.arange(n), widths, mode=_PADDING_MODES[mode]), axis)  # type: ignore[call-overload]
-    return x
+        """Options, and the values that need no mention."""
+        zeros, ones = (0,) * self.spatial, (1,) * self.spatial
+        return {
+            "kernel_size": None,
+            "stride": ones,
+            "padding": zeros,
+            "dilation": ones,
+            "groups": 1,
+            "padding_mode": "zeros",
+        }
 
 
 class Conv1d(_Conv):
@@ -228,7 +208,8 @@ class Conv1d(_Conv):
     weight: (kernel_size, in_channels / groups, out_channels); bias: (out_channels,); both
     U(±1/√(kernel_size in_channels / groups)), the weight drawn first
 
-    padding       a number, or "same" (L' = L, for stride 1), or "valid" (0)
+    padding       a number, or a pair for each axis: ((before, behind),), as for a causal
+                  convolution ((k - 1, 0),); or "same" (L' = L, for stride 1), or "valid" (0)
     groups        channels are cut into that many, each with kernels of its own; in_channels:
                   depthwise
     padding_mode  "zeros", "reflect", "replicate" or "circular"
@@ -258,7 +239,7 @@ class Conv2d(_Conv):
 # -- the adjoint ---------------------------------------------------------------------------------
 
 
-class _ConvTranspose(_Convolution):
+class _ConvTranspose(_Conv):
     """The adjoint of convolution over `spatial` axes."""
 
     def __init__(
@@ -275,17 +256,23 @@ class _ConvTranspose(_Convolution):
         device: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        super().__init__()
-        self._set_options((in_channels, out_channels), kernel_size, stride, dilation, groups)
-        self.padding = self._numbers("padding", padding, 0)
         self.output_padding = self._numbers("output_padding", output_padding, 0)
+        sizes = kernel_size, stride, padding, dilation
+        super().__init__(
+            in_channels, out_channels, *sizes, groups, bias, device=device, dtype=dtype
+        )
+
+    def _checked_padding(self, padding: Any) -> Any:
         for extra, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if extra >= max(s, d):
                 raise OptionError(
                     f"{type(self).__name__}: expected output_padding below stride or dilation, "
                     f"got {extra} with stride {s} and dilation {d}."
                 )
-        self._draw(out_channels // groups, in_channels, bias, device, dtype)
+        return self._widths(padding)
+
+    def _kernel_channels(self) -> tuple[int, int]:
+        return self.out_channels // self.groups, self.in_channels
 
     def forward(self, x: Tensor) -> Tensor:
         y = ops.conv_transpose(
@@ -297,7 +284,7 @@ class _ConvTranspose(_Convolution):
             self.dilation,
             self.groups,
         )
-        return self._result(y)
+        return _result(y, self.bias)
 
     def _usual(self) -> dict[str, Any]:
         return {**super()._usual(), "output_padding": (0,) * self.spatial}

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from needle import ops
 from needle.autograd import Tensor
 from needle.errors import DTypeError, OptionError, kind_of
-from needle.nn.attention import Attention, KeyValueCache, caches_of, restored_on_failure
+from needle.nn.attention import Attention
 from needle.nn.checks import require_positive, require_tensors
 from needle.nn.embedding import RotaryEmbedding
+from needle.nn.key_value_cache import KeyValueCache, caches_of, restored_on_failure
 from needle.nn.layers import Dropout, Linear
 from needle.nn.module import Module
 from needle.nn.normalization import LayerNorm
@@ -34,6 +36,50 @@ Function = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, Function] = {"relu": ops.relu, "gelu": ops.gelu}
 
 
+class _Encodes(Module):
+    """Base: how the encoder (with a list of caches) and its layers (with one) are called."""
+
+    _through: Callable[..., Tensor]  # x, its cache, and the masks by name
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Any = None,
+        key_padding_mask: Any = None,
+        causal: bool = False,
+        cache: KeyValueCache | Cache = None,
+    ) -> Tensor:
+        return self._through(x, cache, mask=mask, key_padding_mask=key_padding_mask, causal=causal)
+
+
+class _Decodes(Module):
+    """Base: how the decoder (with a list of caches) and its layers (with one) are called."""
+
+    _through: Callable[..., Tensor]  # x, its cache, memory, and the masks by name
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        mask: Any = None,
+        memory_mask: Any = None,
+        key_padding_mask: Any = None,
+        memory_key_padding_mask: Any = None,
+        causal: bool = False,
+        cache: KeyValueCache | Cache = None,
+    ) -> Tensor:
+        return self._through(
+            x,
+            cache,
+            memory,
+            mask=mask,
+            memory_mask=memory_mask,
+            key_padding_mask=key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask,
+            causal=causal,
+        )
+
+
 class _Layer(Module):
     """Base: the parts that the layers of encoder and decoder consist of, with the same options."""
 
@@ -48,6 +94,7 @@ class _Layer(Module):
         activation: str | Function = "relu",
         layer_norm_eps: float = 1e-5,
         *,
+        batch_first: bool = True,
         norm_first: bool = False,
         bias: bool = True,
         rotary: RotaryEmbedding | None = None,
@@ -55,6 +102,7 @@ class _Layer(Module):
         dtype: Any = "float32",
     ) -> None:
         super().__init__()
+        _require_batch_first(type(self).__name__, batch_first)
         self.activation = _activation(type(self).__name__, activation)
         self.norm_first = norm_first
         like = {"bias": bias, "device": device, "dtype": dtype}
@@ -83,7 +131,7 @@ class _Layer(Module):
         return f"norm_first={self.norm_first}"
 
 
-class TransformerEncoderLayer(_Layer):
+class TransformerEncoderLayer(_Layer, _Encodes):
     """Self-attention, then two linear layers, each with a shortcut and a norm.
 
     x ← norm1(x + drop(self_attn(x))); x ← norm2(x + drop(linear2(drop(f(linear1(x))))))
@@ -94,6 +142,7 @@ class TransformerEncoderLayer(_Layer):
     d_model, nhead   the width, and how many heads share it
     dim_feedforward  the width between linear1 and linear2
     activation       f: "relu", "gelu" or a function of a Tensor
+    batch_first      True, as sequences are (B, T, d_model) always; here for programs that say so
     bias             whether attention, linear layers and norms have one
     rotary           positions for the self-attention, of dim d_model / nhead
 
@@ -103,21 +152,13 @@ class TransformerEncoderLayer(_Layer):
 
     cross_attention = False
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Any = None,
-        key_padding_mask: Any = None,
-        causal: bool = False,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        options = {"mask": mask, "key_padding_mask": key_padding_mask, "causal": causal}
+    def _through(self, x: Tensor, cache: KeyValueCache | None, **masks: Any) -> Tensor:
         with restored_on_failure([cache]):
-            x = self._with(self.norm1, lambda x: self.self_attn(x, **options, cache=cache), x)
+            x = self._with(self.norm1, lambda x: self.self_attn(x, **masks, cache=cache), x)
             return self._with(self.norm2, self._feed_forward, x)
 
 
-class TransformerDecoderLayer(_Layer):
+class TransformerDecoderLayer(_Layer, _Decodes):
     """Self-attention, then attention to the encoder's memory, then two linear layers.
 
     x ← norm1(x + drop(self_attn(x))); x ← norm2(x + drop(multihead_attn(x, memory)));
@@ -129,19 +170,17 @@ class TransformerDecoderLayer(_Layer):
 
     cross_attention = True
 
-    def forward(
+    def _through(
         self,
         x: Tensor,
+        cache: KeyValueCache | None,
         memory: Tensor,
-        mask: Any = None,
-        memory_mask: Any = None,
-        key_padding_mask: Any = None,
-        memory_key_padding_mask: Any = None,
-        causal: bool = False,
-        cache: KeyValueCache | None = None,
+        *,
+        memory_mask: Any,
+        memory_key_padding_mask: Any,
+        **own: Any,
     ) -> Tensor:
         require_tensors(type(self).__name__, x, memory)
-        own = {"mask": mask, "key_padding_mask": key_padding_mask, "causal": causal}
         others = {"mask": memory_mask, "key_padding_mask": memory_key_padding_mask}
         look = partial(self.multihead_attn.to_memory, memory=memory, **others, cache=cache)
         with restored_on_failure([cache]):
@@ -168,33 +207,38 @@ class _Stack(Module):
         super().__init__()
         name = type(self).__name__
         require_positive(name, num_layers=num_layers)
-        make = partial(deepcopy, layer) if isinstance(layer, Module) else layer
-        made = [make() for _ in range(num_layers)] if callable(make) else [layer]
-        for one in made:
-            if not isinstance(one, self.kind):
-                raise DTypeError(
-                    f"{name}: expected a {self.kind.__name__}, or a function that makes them, got "
-                    f"{kind_of(one)}."
-                )
+        made = [self._made(layer) for _ in range(num_layers)]
         if not (norm is None or isinstance(norm, Module)):
             raise DTypeError(f"{name}: expected norm to be a module, got {norm!r}.")
         self.layers: list[Any] = made
         self.norm = norm
 
+    def _made(self, layer: Any) -> Module:
+        """A copy of a layer, or what a function makes."""
+        is_function = callable(layer) and not isinstance(layer, Module)
+        lacking = _lacking(layer) if is_function else ""
+        one = layer() if is_function and not lacking else layer
+        if not isinstance(one, self.kind):
+            raise DTypeError(
+                f"{type(self).__name__}: expected a {self.kind.__name__}, or a function that makes "
+                f"them, got {_kind_of(one)}{lacking}."
+            )
+        return one if is_function else deepcopy(one)
+
     def new_cache(self) -> list[KeyValueCache]:
         """A KeyValueCache for each layer, for `cache` in forward: token by token."""
         return [KeyValueCache() for _ in self.layers]
 
-    def _through(self, x: Tensor, cache: Cache, *inputs: Any, **options: Any) -> Tensor:
-        """The layers on x, each with the same inputs and options and a cache of its own."""
+    def _through(self, x: Tensor, cache: Cache, *inputs: Any, **masks: Any) -> Tensor:
+        """The layers on x, each with the same inputs and masks and a cache of its own."""
         caches = caches_of(type(self).__name__, cache, len(self.layers), "layers")
         with restored_on_failure(caches):
             for layer, own in zip(self.layers, caches, strict=True):
-                x = layer(x, *inputs, **options, cache=own)
+                x = layer(x, *inputs, **masks, cache=own)
             return x if self.norm is None else self.norm(x)
 
 
-class TransformerEncoder(_Stack):
+class TransformerEncoder(_Stack, _Encodes):
     """num_layers of TransformerEncoderLayer, then `norm` if there is one.
 
     x: (B, T, d_model) -> as x; the masks and `causal` are every layer's. `layer` is one that is
@@ -210,18 +254,8 @@ class TransformerEncoder(_Stack):
 
     kind = TransformerEncoderLayer
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Any = None,
-        key_padding_mask: Any = None,
-        causal: bool = False,
-        cache: Cache = None,
-    ) -> Tensor:
-        return self._through(x, cache, mask=mask, key_padding_mask=key_padding_mask, causal=causal)
 
-
-class TransformerDecoder(_Stack):
+class TransformerDecoder(_Stack, _Decodes):
     """num_layers of TransformerDecoderLayer, then `norm` if there is one.
 
     x: (B, T, d_model), memory: (B, S, d_model) -> as x; the masks and `causal` are every layer's.
@@ -230,34 +264,34 @@ class TransformerDecoder(_Stack):
 
     kind = TransformerDecoderLayer
 
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        mask: Any = None,
-        memory_mask: Any = None,
-        key_padding_mask: Any = None,
-        memory_key_padding_mask: Any = None,
-        causal: bool = False,
-        cache: Cache = None,
-    ) -> Tensor:
-        return self._through(
-            x,
-            cache,
-            memory,
-            mask=mask,
-            memory_mask=memory_mask,
-            key_padding_mask=key_padding_mask,
-            memory_key_padding_mask=memory_key_padding_mask,
-            causal=causal,
+
+def _lacking(function: Callable[..., Any]) -> str:
+    """What a function cannot be called without, in brackets; nothing if it can."""
+    try:
+        signature(function).bind()
+    except TypeError as error:
+        return f" ({error})"
+    except ValueError:  # nobody knows what it takes
+        pass
+    return ""
+
+
+def _kind_of(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else kind_of(value)
+
+
+def _require_batch_first(name: str, batch_first: Any) -> None:
+    if batch_first is not True:
+        raise OptionError(
+            f"{name}: expected batch_first=True, got {batch_first!r}. "
+            "Sequences are (B, T, d_model) always."
         )
 
 
 def _activation(name: str, activation: str | Function) -> Function:
-    if callable(activation):
+    if callable(activation) and not isinstance(activation, type):
         return activation
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        raise OptionError(
-            f"{name}: expected activation 'relu', 'gelu' or a function, got {activation!r}."
-        )
+        shown = _kind_of(activation) if isinstance(activation, type) else repr(activation)
+        raise OptionError(f"{name}: expected activation 'relu', 'gelu' or a function, got {shown}.")
     return _ACTIVATIONS[activation]

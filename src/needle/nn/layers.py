@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from needle import init
 from needle.autograd import Tensor
-from needle.errors import DTypeError, ShapeError, describe
+from needle.errors import DTypeError, ShapeError, describe, kind_of
 from needle.nn.checks import require_number, require_positive, require_tensors
 from needle.nn.module import Module, Parameter
 from needle.ops.attention import dropped
 
-__all__ = ["Dropout", "Flatten", "Identity", "Linear", "Residual", "Sequential"]
+__all__ = ["Dropout", "Identity", "Linear", "Residual", "Sequential"]
 
 
 class Identity(Module):
@@ -68,16 +67,6 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
 
 
-class Flatten(Module):
-    """(B, d1, d2, ...) -> (B, d1 · d2 · ...)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        require_tensors("Flatten", x)
-        if x.ndim < 1:
-            raise ShapeError(f"Flatten: expected x [B, ...], got {describe(x)}.")
-        return x.reshape((x.shape[0], math.prod(x.shape[1:])))
-
-
 class Sequential(Module):
     """The modules one after another, each on the last one's result. `modules` is their tuple.
 
@@ -90,7 +79,7 @@ class Sequential(Module):
     def __init__(self, *modules: Module) -> None:
         super().__init__()
         for module in modules:
-            _require_module("Sequential", module)
+            _require_module("Sequential", module, "what it holds: Sequential({0})")
         self.modules = modules
 
     def forward(self, x: Any) -> Any:
@@ -114,7 +103,7 @@ class Residual(Module):
 
     def __init__(self, fn: Module) -> None:
         super().__init__()
-        _require_module("Residual", fn)
+        _require_module("Residual", fn, "one: Residual(Sequential({0}))")
         self.fn = fn
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,7 +125,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        require_number("Dropout", "p in [0, 1]", p, lambda p: 0 <= p <= 1)
+        require_number(type(self).__name__, "p in [0, 1]", p, lambda p: 0 <= p <= 1)
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,7 +138,18 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
-def _require_module(container: str, module: Any) -> None:
-    """A class in place of its instance, or a list, is told now and not in the first forward."""
-    if isinstance(module, type) or not callable(module):
-        raise DTypeError(f"{container}: expected modules, got {module!r}.")
+def _require_module(container: str, module: Any, several: str) -> None:
+    """A class in place of its instance, or a list, is told now and not in the first forward.
+
+    several  what to hand over for more than one, with a place for them
+    """
+    expected = f"{container}: expected modules, got"
+    if isinstance(module, type):
+        name = module.__name__
+        raise DTypeError(f"{expected} the class {name}. Make one of it: {name}(...).")
+    if callable(module):
+        return
+    if not isinstance(module, Iterable) or isinstance(module, str):
+        raise DTypeError(f"{expected} {describe(module)}.")
+    items = "*modules.values()" if isinstance(module, Mapping) else "*modules"
+    raise DTypeError(f"{expected} {kind_of(module)}. Hand over {several.format(items)}.")

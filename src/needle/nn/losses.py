@@ -20,6 +20,7 @@ __all__ = [
     "HuberLoss",
     "L1Loss",
     "MSELoss",
+    "SmoothL1Loss",
     "SoftmaxLoss",
 ]
 
@@ -103,6 +104,29 @@ class HuberLoss(_Loss):
 
     def extra_repr(self) -> str:
         return f"delta={self.delta}, {super().extra_repr()}"
+
+
+class SmoothL1Loss(_Loss):
+    """Mean of d² / (2 beta) where |d| < beta, else |d| - beta/2, d = prediction - target.
+
+    Both of the same shape -> 0-d: `HuberLoss` / beta, and `L1Loss` with beta = 0.
+    Girshick, "Fast R-CNN", 2015, eq. 3.
+    """
+
+    def __init__(self, beta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        require_number("SmoothL1Loss", "beta of 0 or more", beta, lambda beta: beta >= 0)
+        self.beta = beta
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        difference = prediction - self._fitting(target, prediction)
+        if self.beta == 0:
+            return self._reduced(ops.abs(difference))
+        inner = ops.clip(difference, -self.beta, self.beta)
+        return self._reduced(inner * (difference - inner * 0.5) * (1 / self.beta))
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, {super().extra_repr()}"
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -305,5 +329,5 @@ def _non_negative(loss: str, option: str, weight: Any) -> Any:
 
 
 def _kept(weight: Any) -> Tensor:
-    """An option's array as a constant; a Tensor among a module's attributes is saved with it."""
-    return Tensor(weight, requires_grad=False)
+    """An option's array as a constant, in its dtype; among a module's attributes it is saved."""
+    return as_tensor(weight).detach()

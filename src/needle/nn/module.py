@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import update_wrapper
 from reprlib import recursive_repr
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from needle.autograd import Tensor
 from needle.autograd.tensor import as_tensor
 from needle.dtypes import as_dtype, is_floating
 from needle.errors import DTypeError, NeedleError, StateDictError, describe
+from needle.nn.checks import require_state
 
 __all__ = ["LoadReport", "Module", "Parameter"]
 
@@ -46,6 +49,11 @@ class Module:
     """
 
     training: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("__init__", "forward"):
+            _take_over(cls, name)
 
     def __init__(self) -> None:
         self.training = True
@@ -164,10 +172,7 @@ class Module:
 
         On an error nothing has changed; the message names every key at fault.
         """
-        if not isinstance(state, Mapping):
-            raise DTypeError(
-                f"load_state_dict: expected a dict of names and Tensors, got {describe(state)}."
-            )
+        require_state("load_state_dict", "a dict of names and Tensors", state)
         own = self._state()
         report = LoadReport(
             missing=[name for name in own if name not in state],
@@ -208,13 +213,34 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
+def _take_over(cls: type[Module], name: str) -> None:
+    """A method that a public class of ours has from a base, under the class's own name.
+
+    Python's errors about arguments name the function: `LSTM.__init__() got an unexpected ...`.
+    """
+    lent = getattr(cls, name)
+    ours = cls.__module__.startswith("needle.") and isinstance(lent, FunctionType)
+    if name in vars(cls) or cls.__name__.startswith("_") or not ours:
+        return
+    own = FunctionType(
+        lent.__code__, lent.__globals__, name, lent.__defaults__, lent.__closure__
+    )  # fmt: skip
+    update_wrapper(own, lent)
+    own.__kwdefaults__, own.__qualname__ = lent.__kwdefaults__, f"{cls.__qualname__}.{name}"
+    setattr(cls, name, own)
+
+
 def _in_place_of(own: Tensor, value: Any) -> Tensor:
-    """A copy of `value` that can stand where `own` does: of its shape, in its dtype."""
+    """A copy of `value` that can stand where `own` does: of its shape, in its dtype.
+
+    Row after row in memory, as `own` was made: sums over other orders end in other bits.
+    """
     # first in its own dtype: given another one, None becomes NaN, "7" a number
     given = as_tensor(value)
     if given.dtype.kind == "c":
         raise DTypeError(f"Tensor: expected real numbers, got {describe(given)}.")
-    tensor = Tensor(given.numpy(), dtype=own.dtype, device=own.device, requires_grad=False)
+    array = np.asarray(given.numpy(), order="C")
+    tensor = Tensor(array, dtype=own.dtype, device=own.device, requires_grad=False)
     if tensor.shape != own.shape:
         raise StateDictError(f"expected shape {own.shape}, got {tensor.shape}")
     return tensor

@@ -38,7 +38,12 @@ class _SpatialPool(SpatialLayer):
         raise NotImplementedError(f"{type(self).__name__}: _pooled(self, x) is not written.")
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels_first(self._pooled(self._pictures(x)))
+        pictures = self._pictures(x)
+        try:
+            return channels_first(self._pooled(pictures))
+        except ShapeError as error:  # names the operator, and x as that has it
+            said = str(error).partition(": ")[2]
+            raise ShapeError(f"{type(self).__name__}: {said} x is {describe(x)}.") from None
 
 
 class _Pool(_SpatialPool):

@@ -179,6 +179,9 @@ def _one_way(
     cell: _Cell, x: Tensor, states: Sequence[Tensor], lengths: Any, backwards: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """One cell over all steps: its output, and each state after the sequence's last step."""
+    if x.shape[0] == 1:  # the last step of all, and the first in either direction
+        states = cell.one_step(x.reshape(x.shape[1:]), *states)
+        return states[0].reshape((1, *states[0].shape)), list(states)
     after = cell.over_time(_reversed(x, lengths) if backwards else x, *states)
     if lengths is None:
         ends = [state[-1] for state in after]

@@ -16,7 +16,7 @@ from needle.nn.checks import (
     shown_options,
 )
 from needle.nn.module import Module, Parameter
-from needle.ops import gru_scan, lstm_scan, rnn_scan
+from needle.ops import gru_scan, gru_step, lstm_scan, lstm_step, relu, rnn_scan, tanh
 from needle.ops.recurrence import require_nonlinearity
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
@@ -55,19 +55,25 @@ class _Cell(Module):
         """The states after each step, (T, B, H) each, from x (T, B, I) and those before, (B, H)."""
         raise NotImplementedError
 
+    def one_step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """The states after a step, (B, H) each, from x (B, I) and those before, (B, H)."""
+        raise NotImplementedError
+
     def zeros(self, x: Tensor, batch: int) -> Tensor:
         """The state to start from where none is given."""
         like = self.W_hh
         return init.zeros(batch, like.shape[0], device=x.device, dtype=like.dtype)
 
     def _read(self, x: Tensor, *biases: Tensor | None) -> Tensor:
-        """x W_ih + the biases for all steps, as one product: (T, B, I) -> (T, B, width)."""
-        steps, batch, features = x.shape
-        read = x.reshape((steps * batch, features)) @ self.W_ih
+        """x W_ih + the biases: (B, I) -> (B, width); all steps, (T, B, I), as one product."""
+        if x.ndim == 3:
+            rows = self._read(x.reshape((x.shape[0] * x.shape[1], x.shape[2])), *biases)
+            return rows.reshape((*x.shape[:2], rows.shape[1]))
+        read = x @ self.W_ih
         given = [bias for bias in biases if bias is not None]
         if given:
             read = read + (given[0] + given[1] if given[1:] else given[0])
-        return read.reshape((steps, batch, self.W_ih.shape[1]))
+        return read
 
     def _step(self, x: Tensor, states: Sequence[Any] | None) -> tuple[Tensor, ...]:
         """One step: (B, I), and (B, H) of each state -> (B, H) of each; or all without B."""
@@ -77,13 +83,13 @@ class _Cell(Module):
             raise ShapeError(
                 f"{name}: expected x [B, {features}] or [{features}], got {describe(x)}."
             )
-        shape, batch = (*x.shape[:-1], size), x.shape[0] if x.ndim == 2 else 1
-        before = states or [self.zeros(x, batch)] * len(self.states)
         if states:
-            _require_states(name, self.states, states, shape)
-            before = [state.reshape((batch, size)) for state in states]
-        after = self.over_time(x.reshape((1, batch, features)), *before)
-        return tuple([state.reshape(shape) for state in after])
+            _require_states(name, self.states, states, (*x.shape[:-1], size))
+        if x.ndim == 1:
+            batch = None if states is None else [state.reshape((1, size)) for state in states]
+            after = self._step(x.reshape((1, features)), batch)
+            return tuple([state.reshape((size,)) for state in after])
+        return self.one_step(x, *states or [self.zeros(x, x.shape[0])] * len(self.states))
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, bias={self.bias_ih is not None}"
@@ -121,6 +127,10 @@ class RNNCell(_Cell):
         read = self._read(x, self.bias_ih, self.bias_hh)
         return (rnn_scan(read, self.W_hh, states[0], self.nonlinearity),)
 
+    def one_step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        act = tanh if self.nonlinearity == "tanh" else relu
+        return (act(self._read(x, self.bias_ih, self.bias_hh) + states[0] @ self.W_hh),)
+
 
 class LSTMCell(_Cell):
     """c' = f · c + i · g, h' = o · tanh(c'), with i, f, o = σ and g = tanh of four blocks.
@@ -142,6 +152,10 @@ class LSTMCell(_Cell):
         read = self._read(x, self.bias_ih, self.bias_hh)
         return lstm_scan(read, self.W_hh, states[0], states[1])
 
+    def one_step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        h, c = states
+        return lstm_step(self._read(x, self.bias_ih, self.bias_hh) + h @ self.W_hh, c)
+
 
 class GRUCell(_Cell):
     """h' = (1 - z) · n + z · h; r, z = σ(x_r,z + s_r,z), n = tanh(x_n + r · s_n).
@@ -161,6 +175,13 @@ class GRUCell(_Cell):
 
     def over_time(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         return (gru_scan(self._read(x, self.bias_ih), self.W_hh, states[0], self.bias_hh),)
+
+    def one_step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        (h,) = states
+        of_h = h @ self.W_hh
+        if self.bias_hh is not None:
+            of_h = of_h + self.bias_hh
+        return (gru_step(self._read(x, self.bias_ih), of_h, h),)
 
 
 def _pair(name: str, h: Any) -> Sequence[Tensor] | None:

@@ -3,10 +3,12 @@
     arithmetic       + · / ** and their forms with a number
     elementwise      functions of one array
     activations      the nonlinearities between layers
+    rectifiers       those with a kink, beside ReLU
     comparison       comparisons, and/or/not, where, maximum
     reductions       sums, means, extremes, all/any, running sums
     ops_logarithmic  logsumexp, softmax
-    shapes           reshape, transpose, broadcast, concatenate, pad
+    shapes           reshape, transpose, broadcast, concatenate
+    padding          a border around an array
     indexing         x[i], take, gather, and their scattering gradients
     linalg           matmul, einsum, triangles
     convolution      conv, its transpose and what a kernel sees
@@ -15,6 +17,7 @@
     attention        softmax over what may be looked at, and the mean of its values
     pooling          maxima and means of the windows of pictures
     adaptive_pooling the same of a given number of windows
+    resampling       pictures at another resolution
     normalization    mean 0 and variance 1 over some axes
     recurrence       recurrent cells over all steps
     ops_tuple        TensorTuple: make, take apart, stack, split
@@ -30,9 +33,11 @@ from __future__ import annotations
 
 from needle.ops.activations import (
     GELU,
+    GELUGradient,
     ReLU,
     Sigmoid,
     SiLU,
+    SiLUGradient,
     Softplus,
     Tanh,
     gelu,
@@ -180,6 +185,7 @@ from needle.ops.ops_tuple import (
     stack,
     tuple_get_item,
 )
+from needle.ops.padding import Pad, pad
 from needle.ops.pooling import (
     ArgMaxPool,
     AvgPool,
@@ -188,12 +194,34 @@ from needle.ops.pooling import (
     avg_pool,
     max_pool,
 )
+from needle.ops.rectifiers import (
+    ELU,
+    ELUGradient,
+    Hardswish,
+    HardswishGradient,
+    Hardtanh,
+    HardtanhGradient,
+    LeakyReLU,
+    LeakyReLUGradient,
+    PReLU,
+    elu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu6,
+)
 from needle.ops.recurrence import (
     GRUScan,
+    GRUStep,
     LSTMScan,
+    LSTMStep,
     RNNScan,
     gru_scan,
+    gru_step,
     lstm_scan,
+    lstm_step,
     rnn_scan,
 )
 from needle.ops.reductions import (
@@ -220,12 +248,18 @@ from needle.ops.reductions import (
     summation,
     var,
 )
+from needle.ops.resampling import (
+    PutBetween,
+    TakeBetween,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from needle.ops.shapes import (
     BroadcastTo,
     Concatenate,
     ExpandDims,
     Flip,
-    Pad,
     Permute,
     Reshape,
     Squeeze,
@@ -235,7 +269,6 @@ from needle.ops.shapes import (
     expand_dims,
     flatten,
     flip,
-    pad,
     permute,
     reshape,
     squeeze,
@@ -243,6 +276,7 @@ from needle.ops.shapes import (
 )
 
 __all__ = [
+    "ELU",
     "GELU",
     "Abs",
     "AddScalar",
@@ -265,6 +299,7 @@ __all__ = [
     "CumSum",
     "Dilate",
     "DivScalar",
+    "ELUGradient",
     "EWiseAdd",
     "EWiseDiv",
     "EWiseMul",
@@ -277,12 +312,21 @@ __all__ = [
     "ExpandDims",
     "Flip",
     "FusedAddScalars",
+    "GELUGradient",
     "GRUScan",
+    "GRUStep",
     "GetItem",
     "Greater",
     "GreaterEqual",
+    "Hardswish",
+    "HardswishGradient",
+    "Hardtanh",
+    "HardtanhGradient",
     "Indicator",
     "LSTMScan",
+    "LSTMStep",
+    "LeakyReLU",
+    "LeakyReLUGradient",
     "Less",
     "LessEqual",
     "Log",
@@ -306,15 +350,18 @@ __all__ = [
     "Normalize",
     "NormalizeGradient",
     "NotEqual",
+    "PReLU",
     "Pad",
     "Permute",
     "PowerScalar",
+    "PutBetween",
     "RNNScan",
     "ReLU",
     "Reshape",
     "ScatterAdd",
     "ScatterAlong",
     "SiLU",
+    "SiLUGradient",
     "Sigmoid",
     "Sign",
     "Sin",
@@ -329,6 +376,7 @@ __all__ = [
     "Std",
     "Summation",
     "TakeAlong",
+    "TakeBetween",
     "Tanh",
     "Transpose",
     "Tril",
@@ -360,6 +408,7 @@ __all__ = [
     "divide",
     "divide_scalar",
     "einsum",
+    "elu",
     "embedding",
     "equal",
     "erf",
@@ -374,7 +423,13 @@ __all__ = [
     "greater",
     "greater_equal",
     "gru_scan",
+    "gru_step",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
     "indicator",
+    "interpolate",
+    "leaky_relu",
     "less",
     "less_equal",
     "log",
@@ -384,6 +439,7 @@ __all__ = [
     "logsoftmax",
     "logsumexp",
     "lstm_scan",
+    "lstm_step",
     "make_tuple",
     "masked_softmax",
     "matmul",
@@ -401,9 +457,13 @@ __all__ = [
     "not_equal",
     "pad",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "power",
     "power_scalar",
+    "prelu",
     "relu",
+    "relu6",
     "reshape",
     "rnn_scan",
     "scaled_dot_product_attention",

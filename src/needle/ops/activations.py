@@ -8,12 +8,15 @@ from typing import Any
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.errors import OptionError
-from needle.ops.elementwise import REAL, erf, exp, sign
+from needle.ops.elementwise import REAL, exp, sign
 
 __all__ = [
     "GELU",
+    "ActivationGradient",
+    "GELUGradient",
     "ReLU",
     "SiLU",
+    "SiLUGradient",
     "Sigmoid",
     "Softplus",
     "Tanh",
@@ -81,6 +84,36 @@ def sigmoid(a: Tensor) -> Tensor:
     return Sigmoid()(a)
 
 
+class ActivationGradient(TensorOp):
+    """y = g · f'(x): what an activation f makes of the adjoint g of its result, as one op.
+
+    g, x: of one shape -> y: that shape, x's dtype; 16-bit floats are float32 on the way.
+    Gradient: dg = dy · f'(x), dx = dy · g · f''(x).
+    """
+
+    expects = "g and x of one shape"
+
+    def compute(self, g: Array, x: Array) -> Array:
+        return primitives.in_float32(self._product, x, g=g)
+
+    def _product(self, x: Array, g: Array) -> Array:
+        """g · f'(x), on arrays."""
+        raise NotImplementedError(f"{self.name}: _product(self, x, g) is not written.")
+
+    def _curvature(self, x: Tensor) -> Tensor | None:
+        """f''(x), in ops that can be differentiated on; None: 0 everywhere."""
+        return None
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        g, x = node.inputs
+        dg = self(out_grad, x) if g.requires_grad else None
+        if not x.requires_grad:
+            return dg, None
+        curvature = self._curvature(x)
+        slope = out_grad * g
+        return dg, slope * 0 if curvature is None else slope * curvature
+
+
 class SiLU(TensorOp):
     """y = x · sigmoid(x), also called swish.
 
@@ -94,9 +127,24 @@ class SiLU(TensorOp):
         return x * primitives.sigmoid(x)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        (x,) = node.inputs
+        return SiLUGradient()(out_grad, node.inputs[0])
+
+
+class SiLUGradient(ActivationGradient):
+    """y = g · s · (1 + x · (1 - s)), s = sigmoid(x).
+
+    Gradient by x: g · s · (1 - s) · (2 + x · (1 - 2s)).
+    """
+
+    name = "silu_gradient"
+
+    def _product(self, x: Array, g: Array) -> Array:
+        s = primitives.sigmoid(x)
+        return g * (s * primitives.multiply_add(x, 1 - s, 1.0))
+
+    def _curvature(self, x: Tensor) -> Tensor:
         s = sigmoid(x)
-        return out_grad * (s * (x * (1 - s) + 1))
+        return s * (1 - s) * (x * (1 - s * 2) + 2)
 
 
 def silu(a: Tensor) -> Tensor:
@@ -123,8 +171,9 @@ def softplus(a: Tensor) -> Tensor:
 
 
 _SQRT_HALF = math.sqrt(0.5)
-_TANH_SCALE = math.sqrt(2 / math.pi)
-_TANH_CUBIC = 0.044715
+_DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
+_LINEAR = 2 * math.sqrt(2 / math.pi)  # (1 + tanh z) / 2 is sigmoid(2z): of 2z, the coefficients
+_CUBIC = 0.044715 * _LINEAR
 
 
 class GELU(TensorOp):
@@ -146,22 +195,49 @@ class GELU(TensorOp):
         return primitives.in_float32(self._of_wide, x)
 
     def _of_wide(self, x: Array) -> Array:
-        if self.approximate == "none":
-            return x * ((primitives.erf(x * _SQRT_HALF) + 1) * 0.5)
-        return x * ((array_api.tanh(_TANH_SCALE * (x + _TANH_CUBIC * x * x * x)) + 1) * 0.5)
+        return x * (_phi(x) if self.approximate == "none" else _phi_by_tanh(x, x * x))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        (x,) = node.inputs
-        if self.approximate == "none":
-            phi = (erf(x * _SQRT_HALF) + 1) * 0.5
-            slope = exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-        else:
-            t = tanh((x + x * x * x * _TANH_CUBIC) * _TANH_SCALE)
-            phi = (t + 1) * 0.5
-            slope = (1 - t * t) * (x * x * (3 * _TANH_CUBIC) + 1) * (_TANH_SCALE * 0.5)
-        return out_grad * (phi + x * slope)
+        return GELUGradient(self.approximate)(out_grad, node.inputs[0])
 
 
 def gelu(a: Tensor, approximate: str = "none") -> Tensor:
     """x · Φ(x); approximate = "tanh" for the cheaper form."""
     return GELU(approximate)(a)
+
+
+def _phi(x: Array) -> Array:
+    return primitives.multiply_add(primitives.erf(x * _SQRT_HALF), 0.5, 0.5)
+
+
+def _phi_by_tanh(x: Array, square: Array) -> Array:
+    return primitives.sigmoid(x * primitives.multiply_add(square, _CUBIC, _LINEAR))
+
+
+class GELUGradient(ActivationGradient):
+    """y = g · (Φ + x · Φ'), with Φ as in `GELU`. Gradient by x: g · (2 Φ' + x · Φ'')."""
+
+    name = "gelu_gradient"
+
+    def __init__(self, approximate: str) -> None:
+        self.approximate = approximate
+
+    def _product(self, x: Array, g: Array) -> Array:
+        square = x * x
+        if self.approximate == "none":
+            density = array_api.exp(square * -0.5)
+            return g * primitives.multiply_add(x * _DENSITY_AT_0, density, _phi(x))
+        phi = _phi_by_tanh(x, square)
+        # x next to Φ (1 - Φ), which is 0 far out, before what grows with x²
+        far = x * (phi * (1 - phi))
+        inner = primitives.multiply_add(square, 3 * _CUBIC, _LINEAR)
+        return g * primitives.multiply_add(far, inner, phi)
+
+    def _curvature(self, x: Tensor) -> Tensor:
+        square = x * x
+        if self.approximate == "none":
+            return exp(square * -0.5) * (2 - square) * _DENSITY_AT_0
+        phi = sigmoid(x * (square * _CUBIC + _LINEAR))
+        inner = square * (3 * _CUBIC) + _LINEAR
+        bend = (1 - phi * 2) * inner * inner + x * (6 * _CUBIC)
+        return phi * (1 - phi) * (inner * 2 + x * bend)

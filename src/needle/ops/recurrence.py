@@ -1,4 +1,4 @@
-"""Recurrent layers over all their steps at once: one op per kind of cell.
+"""Recurrent layers over all their steps at once: one op per kind of cell; and gates of one step.
 
 What a step reads of its input does not depend on the step before, so it is one product for all
 steps, made outside. The op here is what remains: step after step, the product of the state with
@@ -29,7 +29,18 @@ from needle.ops.linalg import MatMul, matmul
 from needle.ops.ops_tuple import stack
 from needle.ops.shapes import Concatenate, Reshape, Transpose, concatenate
 
-__all__ = ["GRUScan", "LSTMScan", "RNNScan", "gru_scan", "lstm_scan", "rnn_scan"]
+__all__ = [
+    "GRUScan",
+    "GRUStep",
+    "LSTMScan",
+    "LSTMStep",
+    "RNNScan",
+    "gru_scan",
+    "gru_step",
+    "lstm_scan",
+    "lstm_step",
+    "rnn_scan",
+]
 
 
 class RNNScan(TensorOp):
@@ -59,7 +70,7 @@ class RNNScan(TensorOp):
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         _, weight, h0 = node.inputs
         formula = partial(_rnn_gradient, self.nonlinearity)
-        dx, dh0 = _ScanGradient(self.name, formula)(out_grad, weight, node)
+        dx, dh0 = _FormulaGradient(self.name, formula)(out_grad, weight, node)
         return _in_dtypes_of(node, dx, _weight_gradient(weight, _before(h0, node), dx), dh0)
 
 
@@ -104,19 +115,24 @@ class LSTMScan(TensorTupleOp):
         steps = []
         for t in range(x.shape[0]):
             gates = _at(x, t) + _of(MatMul(), h, weight)
-            i, f, g, o = _lstm_gates(gates)
-            c = f * c + i * g
-            h = o * array_api.tanh(c)
+            h, c = _lstm_states(gates, c)
             steps.append((h, c, gates))
         return _stacks(steps)
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         _, weight, h0, c0 = node.inputs
         h, c, gates = node
-        dx, dh0, dc0 = _ScanGradient(self.name, _lstm_gradient)(
+        dx, dh0, dc0 = _FormulaGradient(self.name, _lstm_gradient)(
             *out_grad, gates, weight, _before(c0, c), c
         )
         return _in_dtypes_of(node, dx, _weight_gradient(weight, _before(h0, h), dx), dh0, dc0)
+
+
+def _lstm_states(gates: Array, c: Array) -> tuple[Array, Array]:
+    """h and c after a step, from its gates and c before it."""
+    i, f, g, o = _lstm_gates(gates)
+    c = f * c + i * g
+    return o * array_api.tanh(c), c
 
 
 def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
@@ -155,6 +171,42 @@ def lstm_scan(x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor
     return h, c
 
 
+class LSTMStep(TensorTupleOp):
+    """c' = f · c + i · g, h' = o · tanh(c'), with i, f, o = σ and g = tanh of the gates' blocks.
+
+    gates: (..., 4H), the blocks i, f, g, o side by side; c: (..., H) -> h', c': (..., H) each
+    Gradient: that of `LSTMScan` for one step, whose product of h and the weight is in the gates.
+    """
+
+    name = "lstm_step"
+    expects = "gates [..., 4H] and c [..., H]"
+
+    def compute(self, gates: Array, c: Array) -> tuple[Array, ...]:
+        _require_blocks(self, 4, c, gates)
+        return _lstm_states(gates, c)
+
+    def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
+        gradient = _FormulaGradient(self.name, _lstm_step_gradient)
+        return _in_dtypes_of(node, *gradient(*out_grad, *node.inputs, node[1]))
+
+
+def _lstm_step_gradient(dh: Any, dc: Any, gates: Any, c_before: Any, c: Any) -> tuple[Any, Any]:
+    """d_gates and dc before the step. s - s² is the slope of s = σ, 1 - t² that of t = tanh."""
+    i, f, g, o = _lstm_gates(gates)
+    tanh_c = _of(Tanh(), c)
+    dc = dc + dh * (o - o * tanh_c * tanh_c)
+    by_i = dc * i
+    d_if = dc * g * (i - i * i), dc * c_before * (f - f * f)
+    d_go = by_i - by_i * g * g, dh * tanh_c * (o - o * o)
+    return _of(Concatenate(-1), *d_if, *d_go), dc * f
+
+
+def lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The states h and c of an LSTM after one step, from its gates and c before it."""
+    h, c = LSTMStep()(gates, c)
+    return h, c
+
+
 class GRUScan(TensorTupleOp):
     """h_t = (1 - z) · n + z · h_{t-1}; r, z = σ(x_t + s_t), n = tanh(x_t + r · s_t).
 
@@ -186,7 +238,7 @@ class GRUScan(TensorTupleOp):
         x, weight, h0, *bias = node.inputs
         h, s = node
         h_before = _before(h0, h)
-        dx, ds, dh0 = _ScanGradient(self.name, _gru_gradient)(*out_grad, x, s, weight, h_before)
+        dx, ds, dh0 = _FormulaGradient(self.name, _gru_gradient)(*out_grad, x, s, weight, h_before)
         d_weight = _weight_gradient(weight, h_before, ds)
         return _in_dtypes_of(node, dx, d_weight, dh0, *[ds.sum((0, 1)) for _ in bias])
 
@@ -227,7 +279,43 @@ def gru_scan(x: Tensor, weight: Tensor, h0: Tensor, bias: Tensor | None = None) 
     return states
 
 
-class _ScanGradient(TensorTupleOp):
+class GRUStep(TensorOp):
+    """h' = (1 - z) · n + z · h; r, z = σ(x + s), n = tanh(x + r · s), each of its block.
+
+    x, s: (..., 3H), the blocks for r, z, n side by side; h: (..., H) -> h': (..., H)
+    Gradient: that of `GRUScan` for one step; s is what the step reads of h.
+    """
+
+    name = "gru_step"
+    expects = "x and s [..., 3H] and h [..., H]"
+
+    def compute(self, x: Array, s: Array, h: Array) -> Array:
+        _require_blocks(self, 3, h, x, s)
+        _, z, n, _ = _gru_gates(x, s)
+        return n + z * (h - n)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        gradient = _FormulaGradient(self.name, _gru_step_gradient)
+        return _in_dtypes_of(node, *gradient(out_grad, *node.inputs))
+
+
+def _gru_step_gradient(dh: Any, x: Any, s: Any, h: Any) -> tuple[Any, Any, Any]:
+    """dx, ds and dh before the step. As in an LSTM's, slopes are s - s² and 1 - t²."""
+    r, z, n, s_of_n = _gru_gates(x, s)
+    dh_before = dh * z
+    dn = dh - dh_before
+    d_of_n = dn - dn * n * n
+    d_of_r, d_of_z = d_of_n * s_of_n * (r - r * r), dh * (h - n) * (z - z * z)
+    dx = _of(Concatenate(-1), d_of_r, d_of_z, d_of_n)
+    return dx, _of(Concatenate(-1), d_of_r, d_of_z, d_of_n * r), dh_before
+
+
+def gru_step(x: Tensor, s: Tensor, h: Tensor) -> Tensor:
+    """The state of a GRU after one step, from what it reads of its input and of h."""
+    return GRUStep()(x, s, h)
+
+
+class _FormulaGradient(TensorTupleOp):
     """What `formula` gives for raw arrays; its own gradient is that of `formula` on Tensors."""
 
     def __init__(self, of: str, formula: Callable[..., tuple[Any, ...]]) -> None:
@@ -305,6 +393,12 @@ def _in_dtypes_of(node: Any, *grads: Any) -> tuple[Any, ...]:
     """The gradients, each in the dtype of the input that it is of, also where dtypes are mixed."""
     pairs = zip(grads, node.inputs, strict=True)
     return tuple([grad if grad is None else unbroadcast(grad, x) for grad, x in pairs])
+
+
+def _require_blocks(op: Any, blocks: int, state: Array, *gates: Array) -> None:
+    wanted = (*state.shape[:-1], blocks * state.shape[-1]) if state.ndim else None
+    if any(gate.shape != wanted for gate in gates):
+        raise ShapeError(f"{op.name}: expected {op.expects}, got {describe(*gates, state)}.")
 
 
 def _require_shapes(op: Any, blocks: int, x: Array, weight: Array, *states: Array) -> None:

@@ -6,12 +6,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api
-from needle.dtypes import is_integer
-from needle.errors import AxisError, DTypeError, OptionError, ShapeError, describe
+from needle.errors import AxisError, ShapeError, describe
 from needle.ops.broadcasting import Axes, normalize_axes, normalize_axis, unbroadcast
 
 __all__ = [
@@ -19,7 +16,6 @@ __all__ = [
     "Concatenate",
     "ExpandDims",
     "Flip",
-    "Pad",
     "Permute",
     "Reshape",
     "Squeeze",
@@ -29,7 +25,6 @@ __all__ = [
     "expand_dims",
     "flatten",
     "flip",
-    "pad",
     "permute",
     "reshape",
     "squeeze",
@@ -261,58 +256,3 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not tensors:
         raise ShapeError("concatenate: expected at least one Tensor, got none.")
     return Concatenate(axis)(*tensors)
-
-
-class Pad(TensorOp):
-    """y = x with `value` around it: `widths` gives (before, after) for each axis.
-
-    Gradient: dy without the border.
-    """
-
-    def __init__(self, widths: Sequence[tuple[int, int]], value: float = 0.0) -> None:
-        try:
-            self.widths = tuple([(operator.index(b), operator.index(a)) for b, a in widths])
-        except (TypeError, ValueError):
-            raise OptionError(
-                f"pad: expected widths of ints, one (before, after) per axis, got {widths!r}."
-            ) from None
-        if any(before < 0 or after < 0 for before, after in self.widths):
-            raise OptionError(f"pad: expected widths of 0 or more, got {self.widths}.")
-        self.value = value
-        self.expects = f"{len(self.widths)} axes, one for each pair of widths"
-
-    def compute(self, x: Array) -> Array:
-        if len(x.shape) != len(self.widths):
-            raise ShapeError(f"pad: expected {self.expects}, got {describe(x)}.")
-        if not self.widths:
-            return x
-        if is_integer(x.dtype):
-            self._require_fit(x)
-        return array_api.pad(x, self.widths, constant_values=self.value)
-
-    def _require_fit(self, x: Array) -> None:
-        """Raise DTypeError for a value that x's integers cannot hold."""
-        if not isinstance(self.value, (int, float, np.generic)):
-            return
-        if self.value != self.value or self.value % 1 != 0:
-            raise DTypeError(
-                f"pad: expected a whole number beside {describe(x)}, got {self.value}."
-            )
-        limits = np.iinfo(x.dtype)
-        low, high = int(limits.min), int(limits.max)
-        if not low <= self.value <= high:
-            raise DTypeError(
-                f"pad: expected a number in {low}..{high}, got {self.value} beside {describe(x)}."
-            )
-
-    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
-        inner = [
-            slice(before, before + extent)
-            for (before, _), extent in zip(self.widths, node.inputs[0].shape, strict=True)
-        ]
-        return out_grad[tuple(inner)]
-
-
-def pad(a: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with `value` around it; one (before, after) pair per axis."""
-    return Pad(widths, value)(a)

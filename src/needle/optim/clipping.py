@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import operator
-from functools import reduce
+import math
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from needle.autograd import Tensor, no_grad
-from needle.dtypes import is_floating
+from needle.autograd import Tensor, TensorOp, no_grad
+from needle.backend_selection import Array, array_api, primitives
+from needle.dtypes import is_floating, is_narrow
 from needle.errors import DTypeError, NonFiniteError, OptionError, describe
 from needle.optim.parameters import collect
 
@@ -40,15 +40,14 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     _check_bound("clip_grad_norm", "max_norm", max_norm)
     with no_grad():
         held = _with_gradient("clip_grad_norm", params)
-        norm = _total_norm([grad for _, grad in held])
+        norm = _TotalNorm()(*[grad for _, grad in held]) if held else _zero()
         if error_if_nonfinite and not np.isfinite(norm.item()):
             raise NonFiniteError(
                 f"clip_grad_norm: expected a finite norm, got {norm.item()}. "
                 "ndl.detect_anomaly() names the op it comes from."
             )
-        scale = (max_norm / (norm + 1e-6)).clip(high=1.0)
-        for p, grad in held:
-            p.grad = grad * scale.astype(grad.dtype)
+        if not math.isinf(max_norm):  # else it is only measured
+            _scale(held, (max_norm / (norm + 1e-6)).clip(high=1.0))
     return norm
 
 
@@ -77,10 +76,30 @@ def _with_gradient(owner: str, params: Any) -> list[tuple[Tensor, Tensor]]:
     return held
 
 
-def _total_norm(grads: list[Tensor]) -> Tensor:
-    """√(Σ g²), in float64; the sum of each gradient in its own dtype, or float32 if narrower."""
-    if not grads:
-        return Tensor(0.0, dtype="float64", requires_grad=False)
-    wide = [grad.astype("float32") if grad.dtype.itemsize < 4 else grad for grad in grads]
-    squares = [(grad * grad).sum().astype("float64") for grad in wide]
-    return reduce(operator.add, squares).sqrt()
+class _TotalNorm(TensorOp):
+    """√(Σ x²) over the elements of all inputs, in float64: one op, however many there are.
+
+    The sum of each is in its own dtype, or float32 if that is narrower. No gradient.
+    """
+
+    name = "clip_grad_norm"
+    differentiable = False
+
+    def compute(self, *arrays: Array) -> Array:
+        wide = [x.astype("float32") if is_narrow(x.dtype) else x for x in arrays]
+        sums = array_api.stack([primitives.total(x * x) for x in wide], axis=0)
+        return array_api.sqrt(primitives.total(sums.astype("float64")))
+
+
+def _zero() -> Tensor:
+    return Tensor(0.0, dtype="float64", requires_grad=False)
+
+
+def _scale(held: list[tuple[Tensor, Tensor]], scale: Tensor) -> None:
+    """Give each parameter its gradient times `scale`, in the gradient's dtype."""
+    in_dtype: dict[Any, Tensor] = {}
+    for p, grad in held:
+        dtype = grad.dtype
+        if dtype not in in_dtype:
+            in_dtype[dtype] = scale.astype(dtype)
+        p.grad = grad * in_dtype[dtype]

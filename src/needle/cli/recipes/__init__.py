@@ -3,7 +3,7 @@
 images    what the recipes for images share
 examples  digits, MNIST, a file of the user's: networks of linear layers; has no word of its own
 cifar10   convolutional networks
-text      what the recipes for text share
+text      what the recipes for text share; vocabularies: ids of their characters and words
 lm        words: recurrent networks, or a Transformer
 gpt       characters: a GPT
 

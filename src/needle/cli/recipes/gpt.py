@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from needle import nn, optim
-from needle.autograd import no_grad
-from needle.cli.grammar import Parser, adder, number, path, share, whole
-from needle.cli.recipes.text import KIND, CharacterVocabulary, TextTask, require_text
+from needle import nn
+from needle.autograd import Tensor
+from needle.cli.grammar import Parser, adder, path, share, whole
+from needle.cli.recipes.text import KIND, Array, TextTask, add_training_options, require_text
+from needle.cli.recipes.vocabularies import CharacterVocabulary
 from needle.cli.settings import Common
 from needle.cli.task import Batch, Loss, Progress
-from needle.data import Characters, CharacterText, random_windows, windows
+from needle.data import CharacterText, random_windows, windows
 from needle.data.datasets.text_dataset import read_text
 from needle.errors import OptionError
 from needle.models import GPT
@@ -25,9 +25,6 @@ __all__ = ["KIND", "OPTIONS", "GptOptions", "add_options", "options", "prepare",
 _VALID_BATCH = 64
 _MOST_VALIDATED = 50_000  # characters, so that evaluation does not outlast training
 _LONGEST_WARMUP = 100
-_LOWEST_LR = 0.1  # of the highest
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +59,13 @@ def add_options(parser: Parser) -> None:
     add("--heads", whole(1), "of the attention; a divisor of the width")
     add("--width", whole(1), "numbers per character")
     add("--context", whole(1), "characters that it looks back on")
-    add("--dropout", number(below=1), "share of the numbers zeroed in training", "X")
     add("--batch-size", whole(1), "pieces of text per step")
     add("--steps", whole(1), "steps of the optimiser")
-    add("--lr", number(), "highest learning rate, of AdamW; it sinks to a tenth", "X")
+    add_training_options(add)
     usual = f"a tenth, at most {_LONGEST_WARMUP}"
     parser.add_argument(
-        "--warmup", type=whole(0), metavar="N", help=f"steps until it is at its highest ({usual})"
+        "--warmup", type=whole(0), metavar="N", help=f"steps until --lr is reached ({usual})"
     )
-    add("--clip", number(), "longest that a gradient may be; 0 for any", "X")
-    add("--weight-decay", number(), "how strongly weights are drawn towards 0", "X")
     add("--eval-every", whole(1), "steps between evaluations")
     add("--holdout", share, "share of the text kept for validation", "X")
 
@@ -92,34 +86,17 @@ class GptTask(TextTask):
     The pieces of each step are drawn from a stream of (seed, step): going on needs the step alone.
     """
 
+    options: GptOptions
     unit = "step"
     sample_tokens = 200
+    model_options = ("context", "layers", "heads", "width", "dropout")
 
     def __init__(self, options: GptOptions, text: CharacterText) -> None:
-        super().__init__()
-        self.options: GptOptions = options
-        self.name = Path(options.data).stem
-        self.vocabulary = CharacterVocabulary(text.vocabulary)
-        self.train, self.valid = text.train, text.validation
-        np.random.seed(options.seed)
-        self.model = GPT(
-            len(text.vocabulary),
-            options.context,
-            options.layers,
-            options.heads,
-            options.width,
-            options.dropout,
-        )
-        self.optimizer = optim.AdamW(
-            _groups(self.model, options.weight_decay), lr=options.lr, beta2=0.99
-        )
-        self.schedule = optim.WarmupCosine(
-            self.optimizer,
-            options.warmup,
-            options.steps,
-            eta_min=_LOWEST_LR * options.lr,
-        )
-        self.clip = options.clip or None
+        vocabulary = CharacterVocabulary(text.vocabulary)
+        super().__init__(options, vocabulary, text.train, text.validation)
+        self.model = GPT(len(vocabulary), **self.about_model())
+        groups = _groups(self.model, options.weight_decay)
+        self.train_with(groups, options.steps, options.warmup, beta2=0.99)
 
     def steps_in_round(self, progress: Progress) -> int:
         begun = progress.steps - progress.in_round
@@ -138,13 +115,9 @@ class GptTask(TextTask):
         x, y = batch  # (B, T) each
         return Loss(self.mean_loss(self.model(x), y), y.size)
 
-    def loss_on(self, text: Array) -> float:
-        total, items = 0.0, 0
-        with no_grad():
-            for x, y in windows(text[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
-                total += float(self.mean_loss(self.model(x), y).item()) * y.size
-                items += y.size
-        return total / items
+    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in windows(text[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
+            yield self.model(x), y
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -159,11 +132,6 @@ class GptTask(TextTask):
 
     def names(self) -> tuple[str, str]:
         return self.name, "gpt"
-
-    def about_model(self) -> dict[str, Any]:
-        options = self.options
-        names = ("context", "layers", "heads", "width", "dropout")
-        return {name: getattr(options, name) for name in names}
 
 
 def prepare(options: GptOptions) -> GptTask:
@@ -202,5 +170,5 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 def restore(model: dict[str, Any], data: dict[str, Any]) -> tuple[nn.Module, CharacterVocabulary]:
     """The network with fresh weights, and its vocabulary."""
-    characters = Characters(data["vocabulary"])
-    return GPT(len(characters), **model), CharacterVocabulary(characters)
+    vocabulary = CharacterVocabulary.from_json(data)
+    return GPT(len(vocabulary), **model), vocabulary

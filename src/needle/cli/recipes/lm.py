@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from needle import nn, optim
-from needle.autograd import Tensor, no_grad
-from needle.cli.grammar import Parser, adder, number, one_of, path, whole
-from needle.cli.recipes.text import KIND, TextTask, WordVocabulary, require_text
+from needle import nn
+from needle.autograd import Tensor
+from needle.cli.grammar import Parser, adder, one_of, path, whole
+from needle.cli.recipes.text import KIND, Array, TextTask, add_training_options, require_text
+from needle.cli.recipes.vocabularies import WordVocabulary
 from needle.cli.settings import Common
 from needle.cli.task import Batch, Loss, Progress, Record
-from needle.data import Corpus, Dictionary, batchify, get_batch, write_ptb_folder
+from needle.data import Corpus, batchify, get_batch, write_ptb_folder
 from needle.data.datasets.text_dataset import read_text
 from needle.errors import OptionError
 from needle.models import LanguageModel
@@ -26,11 +25,8 @@ __all__ = ["KIND", "OPTIONS", "LmOptions", "add_options", "options", "prepare", 
 
 _MODELS = ("lstm", "gru", "rnn", "transformer")
 _VALID_BATCH = 10
-_LOWEST_LR = 0.1  # of the highest
 _WARM_UP = 0.1  # of all steps, for a Transformer
 _SMALL = 0.1  # of the numbers that are drawn
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +62,10 @@ def add_options(parser: Parser) -> None:
     add("--embedding", whole(1), "numbers per word")
     add("--hidden", whole(1), "width of the sequence model")
     add("--layers", whole(1), "of the sequence model")
-    add("--dropout", number(below=1), "share of the numbers zeroed in training", "X")
     add("--seq-len", whole(1), "words per step and column")
     add("--batch-size", whole(1), "columns that the text is laid out in")
-    add("--lr", number(), "highest learning rate, of AdamW; it sinks to a tenth", "X")
-    add("--clip", number(), "longest that a gradient may be; 0 for any", "X")
-    add("--weight-decay", number(), "how strongly weights are drawn towards 0", "X")
     add("--epochs", whole(1), "passes over the text")
+    add_training_options(add)
 
 
 def options(parser: Parser, said: Mapping[str, Any]) -> LmOptions:
@@ -84,29 +77,21 @@ def options(parser: Parser, said: Mapping[str, Any]) -> LmOptions:
 class LmTask(TextTask):
     """Epochs over a text in columns; the state at the end of a batch begins the next."""
 
+    options: LmOptions
     sample_tokens = 60
+    model_options = ("model", "embedding", "hidden", "layers", "seq_len", "dropout")
 
     def __init__(self, options: LmOptions, corpus: Corpus) -> None:
-        super().__init__()
-        self.options: LmOptions = options
-        self.name = Path(options.data).stem
-        self.vocabulary = WordVocabulary(corpus.dictionary)
-        self.train = np.asarray(corpus.train)
-        self.valid = np.asarray(corpus.test if corpus.valid is None else corpus.valid)
-        self.test = None if corpus.valid is None else np.asarray(corpus.test)
+        vocabulary = WordVocabulary(corpus.dictionary)
+        super().__init__(options, vocabulary, corpus.train, *_held_out(corpus))
         self.columns = batchify(corpus.train, options.batch_size, dtype="int64")
-        np.random.seed(options.seed)
-        self.model = _model(len(self.vocabulary), self.about_model())
+        self.model = _model(len(vocabulary), self.about_model())
+        parameters, steps = self.model.named_parameters(), options.epochs * self._steps_per_epoch()
+        warmup = 0
         if options.model == "transformer":
             _lower_start(self.model)
-        self.optimizer = optim.AdamW(
-            self.model.named_parameters(), lr=options.lr, weight_decay=options.weight_decay
-        )
-        steps = options.epochs * self._steps_per_epoch()
-        warmup = round(_WARM_UP * steps) if options.model == "transformer" else 0
-        lowest = _LOWEST_LR * options.lr
-        self.schedule = optim.WarmupCosine(self.optimizer, warmup, steps, eta_min=lowest)
-        self.clip = options.clip or None
+            warmup = round(_WARM_UP * steps)
+        self.train_with(parameters, steps, warmup, weight_decay=options.weight_decay)
         self._state: Any = None  # of the sequence model, after the latest batch
 
     def _steps_per_epoch(self) -> int:
@@ -121,9 +106,13 @@ class LmTask(TextTask):
     def batches(self, progress: Progress) -> Iterable[Batch]:
         if progress.in_round == 0:
             self._state = None
+        yield from self._pieces(self.columns, progress.in_round)
+
+    def _pieces(self, columns: Array, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens (T, B) and those after them (T · B,), `seq_len` rows a piece, from `first` on."""
         length = self.options.seq_len
-        for row in range(progress.in_round * length, len(self.columns) - 1, length):
-            yield get_batch(self.columns, row, length, dtype="int64")
+        for row in range(first * length, len(columns) - 1, length):
+            yield get_batch(columns, row, length, dtype="int64")
 
     def loss(self, batch: Batch) -> Loss:
         x, y = batch  # (T, B), (T · B,)
@@ -131,17 +120,12 @@ class LmTask(TextTask):
         self._state = _detached(state)
         return Loss(self.mean_loss(logits, y), y.size)
 
-    def loss_on(self, text: Array) -> float:
+    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
         few = min(_VALID_BATCH, len(text) // 2)  # columns, so that little of the text is left out
-        columns, length = batchify(text, few, dtype="int64"), self.options.seq_len
-        total, items, state = 0.0, 0, None
-        with no_grad():
-            for row in range(0, len(columns) - 1, length):
-                x, y = get_batch(columns, row, length, dtype="int64")
-                logits, state = self.model(x, state)
-                total += float(self.mean_loss(logits, y).item()) * y.size
-                items += y.size
-        return total / items
+        state = None
+        for x, y in self._pieces(batchify(text, few, dtype="int64")):
+            logits, state = self.model(x, state)
+            yield logits, y
 
     def record(self, progress: Progress, measured: Mapping[str, float], complete: bool) -> Record:
         record = super().record(progress, measured, complete)
@@ -153,11 +137,6 @@ class LmTask(TextTask):
 
     def names(self) -> tuple[str, str]:
         return self.name, self.options.model
-
-    def about_model(self) -> dict[str, Any]:
-        options = self.options
-        names = ("model", "embedding", "hidden", "layers", "seq_len", "dropout")
-        return {name: getattr(options, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         return {f"state.{i}": part for i, part in enumerate(_tensors(self._state))}
@@ -172,7 +151,7 @@ class LmTask(TextTask):
 def prepare(options: LmOptions) -> LmTask:
     """Read the text and build the network."""
     corpus = _corpus(options)
-    valid = corpus.test if corpus.valid is None else corpus.valid
+    valid, _ = _held_out(corpus)
     if len(corpus.train) < 2 * options.batch_size or min(len(valid), len(corpus.test)) < 2:
         raise OptionError(
             f"--data: expected {2 * options.batch_size} words to train on or more (two rows of "
@@ -197,6 +176,11 @@ def _corpus(options: LmOptions) -> Corpus:
                 f"--data: expected a text of lines enough for training, validation and test, got "
                 f"{options.data}."
             ) from error
+
+
+def _held_out(corpus: Corpus) -> tuple[list[int], list[int] | None]:
+    """The ids to validate with, and those to test with if they are others."""
+    return (corpus.test, None) if corpus.valid is None else (corpus.valid, corpus.test)
 
 
 def _model(words: int, about: Mapping[str, Any]) -> LanguageModel:
@@ -236,7 +220,5 @@ def _detached(state: Any) -> Any:
 
 def restore(model: dict[str, Any], data: dict[str, Any]) -> tuple[nn.Module, WordVocabulary]:
     """The network with fresh weights, and its vocabulary."""
-    words = Dictionary()
-    for word in data["vocabulary"]:
-        words.add_word(word)
-    return _model(len(words), model), WordVocabulary(words)
+    vocabulary = WordVocabulary.from_json(data)
+    return _model(len(vocabulary), model), vocabulary

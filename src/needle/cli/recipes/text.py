@@ -1,35 +1,32 @@
-"""What the recipes for text share: perplexity, samples, and vocabularies that are asked."""
+"""What the recipes for text share: options, how they train, perplexity, samples."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import fill, indent
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from needle import nn
-from needle.autograd import Tensor
+from needle import nn, optim
+from needle.autograd import Tensor, no_grad
 from needle.cli import plots
-from needle.cli.grammar import Parser
+from needle.cli.grammar import Parser, number
+from needle.cli.recipes.vocabularies import Vocabulary
 from needle.cli.run_folder import CURVES
 from needle.cli.task import Progress, Record, Task
-from needle.data import Characters, Dictionary
-from needle.data.datasets.text_dataset import shortened
 from needle.errors import OptionError
 from needle.generation import generate
 
 __all__ = [
     "KIND",
-    "CharacterVocabulary",
+    "Array",
     "TextTask",
-    "Vocabulary",
-    "WordVocabulary",
+    "add_training_options",
     "require_text",
     "write_text",
 ]
@@ -37,100 +34,17 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 KIND = "text"
-_UNKNOWN = "<unk>"
+_LOWEST_LR = 0.1  # of the highest
 _COLUMNS = 90
 _TEMPERATURE = 0.8  # of samples
 
 
-class Vocabulary(Protocol):
-    """Text to ids and back, as a trained network needs it.
-
-    unit        what an id stands for: "characters" or "words"
-    beginning   the text that comes before any other
-    unwritten   ids that are read but never written
-    """
-
-    unit: str
-    beginning: str
-    unwritten: tuple[int, ...] = ()
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises OptionError that names what the vocabulary lacks."""
-
-    def pieces(self, ids: Iterator[int]) -> Iterator[str]:
-        """What to print for each id, as they come."""
-
-    def as_json(self) -> dict[str, Any]:
-        """What it takes to make it again."""
-
-    def __len__(self) -> int: ...
-
-
-class CharacterVocabulary(Vocabulary):
-    """An id for each character of a text."""
-
-    unit = "characters"
-
-    def __init__(self, characters: Characters) -> None:
-        self.characters = characters
-        self.beginning = "\n" if "\n" in characters.characters else characters.characters[0]
-
-    def encode(self, text: str) -> list[int]:
-        known = self.characters.characters
-        if unknown := [c for c in text if c not in known]:
-            raise OptionError(
-                f"--prompt: expected characters among the {len(known):,} that the network knows, "
-                f"got {shortened(unknown)}."
-            )
-        return [int(i) for i in self.characters.encode(text)]
-
-    def pieces(self, ids: Iterator[int]) -> Iterator[str]:
-        return (self.characters.decode([i]) for i in ids)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"unit": self.unit, "vocabulary": self.characters.characters}
-
-    def __len__(self) -> int:
-        return len(self.characters)
-
-
-class WordVocabulary(Vocabulary):
-    """An id for each word of a text, words being what stands between white space."""
-
-    unit = "words"
-    beginning = "\n"
-
-    def __init__(self, words: Dictionary) -> None:
-        self.words = words
-        self.unwritten = tuple(i for i in [words.word2idx.get(_UNKNOWN)] if i is not None)
-
-    def encode(self, text: str) -> list[int]:
-        """The same; words that the vocabulary lacks are said, and count as `<unk>` if it has it."""
-        unknown = [w for w in text.split() if w not in self.words.word2idx]
-        if unknown and _UNKNOWN not in self.words.word2idx:
-            raise OptionError(
-                f"--prompt: expected words among the {len(self):,} that the network knows, got "
-                f"{shortened(unknown)}."
-            )
-        if unknown:
-            remark = f"{shortened(unknown)} not known to the network, read as {_UNKNOWN}."
-            print(f"--prompt: {remark}", file=sys.stderr)
-        return self.words.encode(text)
-
-    def pieces(self, ids: Iterator[int]) -> Iterator[str]:
-        """Words with a space before each that does not begin a line; `<eos>` ends a line."""
-        begins = False
-        for i in ids:
-            piece = self.words.decode([i])
-            ends = piece == "\n"
-            yield piece if begins or ends else f" {piece}"
-            begins = ends
-
-    def as_json(self) -> dict[str, Any]:
-        return {"unit": self.unit, "vocabulary": self.words.idx2word}
-
-    def __len__(self) -> int:
-        return len(self.words)
+def add_training_options(add: Callable[..., None]) -> None:
+    """The options of what trains, for `add` of `needle.cli.grammar.adder`."""
+    add("--dropout", number(below=1), "share of the numbers zeroed in training", "X")
+    add("--lr", number(), "highest learning rate, of AdamW; it sinks to a tenth", "X")
+    add("--clip", number(), "longest that a gradient may be; 0 for any", "X")
+    add("--weight-decay", number(), "how strongly weights are drawn towards 0", "X")
 
 
 def require_text(parser: Parser, said: Mapping[str, Any]) -> None:
@@ -160,30 +74,57 @@ def write_text(
 class TextTask(Task):
     """The next token from those before: what all text has in common.
 
-    name        of the text
-    vocabulary  its tokens
+    A recipe's task makes its network after `__init__`, which seeds the draws, and then calls
+    `train_with`.
+
+    name           of the text
+    vocabulary     its tokens
+    train, valid   the ids of its parts (N,); so `test`, if there is one
+    model_options  names of the options that its network is made of
     """
 
     measured_on: ClassVar[str] = "the validation text"
     sample_tokens: ClassVar[int]
+    model_options: ClassVar[tuple[str, ...]]
 
-    name: str
-    vocabulary: Vocabulary
-    options: Any
-    train: Array
-    valid: Array
-    test: Array | None = None
-
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        options: Any,
+        vocabulary: Vocabulary,
+        train: Any,
+        valid: Any,
+        test: Any = None,
+    ) -> None:
+        self.options, self.vocabulary = options, vocabulary
+        self.name = Path(options.data).stem
+        self.train, self.valid = np.asarray(train), np.asarray(valid)
+        self.test = None if test is None else np.asarray(test)
         self.loss_function = nn.SoftmaxLoss()
         self._valid_loss = self._test_loss = math.nan
+        np.random.seed(options.seed)
+
+    def train_with(self, parameters: Any, steps: int, warmup: int, **numbers: Any) -> None:
+        """AdamW on the parameters; its learning rate rises for `warmup` steps, and sinks."""
+        lr = self.options.lr
+        self.optimizer = optim.AdamW(parameters, lr=lr, **numbers)
+        self.schedule = optim.WarmupCosine(self.optimizer, warmup, steps, eta_min=_LOWEST_LR * lr)
+        self.clip = self.options.clip or None
 
     @abstractmethod
+    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits (..., V) for the tokens of a text, and their ids (...), batch by batch."""
+
     def loss_on(self, text: Array) -> float:
         """The mean cross-entropy per token of a text's ids, in nats."""
+        self.model.eval()
+        total, items = 0.0, 0
+        with no_grad():
+            for logits, targets in self.predictions(text):
+                total += float(self.mean_loss(logits, targets).item()) * targets.size
+                items += targets.size
+        return total / items
 
     def evaluate(self) -> dict[str, float]:
-        self.model.eval()
         self._valid_loss = self.loss_on(self.valid)
         return {"valid_loss": self._valid_loss}
 
@@ -211,7 +152,6 @@ class TextTask(Task):
         """What the test text says, which is asked once: when all rounds are done."""
         if self.test is None:
             return {}
-        self.model.eval()
         self._test_loss = self.loss_on(self.test)
         return {"test_loss": self._test_loss, "test_perplexity": _exp(self._test_loss)}
 
@@ -259,6 +199,9 @@ class TextTask(Task):
             f"{self.model.num_parameters():,} parameters; "
             f"{type(self.optimizer).__name__.lower()}, lr {options.lr:g}"
         )
+
+    def about_model(self) -> dict[str, Any]:
+        return {name: getattr(self.options, name) for name in self.model_options}
 
     def about_data(self) -> dict[str, Any]:
         return {"name": self.name, **self.vocabulary.as_json()}
