@@ -52,7 +52,7 @@ INTERNAL = {
     "needle.nn.key_value_cache": {"caches_of", "require_cache", "restored_on_failure"},
     "needle.nn.normalization": {"Norm"},
     "needle.nn.spatial": {"SpatialLayer", "channels_first", "channels_last"},
-    "needle.nn.module": {"LoadReport"},
+    "needle.nn.module": {"LoadReport", "walk"},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from needle.autograd import Tensor
 from needle.errors import DTypeError, StateDictError, kind_of
 from needle.models.foreign_layouts import Entry, Weights
 from needle.models.foreign_names import ForeignNames, Place
-from needle.nn.module import _walk
+from needle.nn.module import walk
 
 __all__ = ["Contents", "contents"]
 
@@ -50,7 +50,7 @@ def contents(owner: str, model: Any) -> Contents:
     """
     if not isinstance(model, nn.Module):
         raise DTypeError(f"{owner}: expected a module, got {kind_of(model)}.")
-    modules = {name: value for name, value in _walk(model) if isinstance(value, nn.Module)}
+    modules = {name: value for name, value in walk(model) if isinstance(value, nn.Module)}
     for module in modules.values():
         _require_foreign_names(owner, module)
     weights = list(_weights(model, modules))

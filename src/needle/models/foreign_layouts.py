@@ -10,9 +10,8 @@ import numpy as np
 
 from needle.autograd import Tensor
 from needle.errors import DTypeError, StateDictError, describe
-from needle.models.foreign_names import ForeignNames
 
-__all__ = ["Entry", "ForeignNames", "Weights"]
+__all__ = ["Entry", "Weights"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from needle import init, nn, ops
 from needle.autograd import Tensor
 from needle.errors import OptionError, ShapeError, describe
-from needle.models.foreign_layouts import ForeignNames
+from needle.models.foreign_names import ForeignNames
 from needle.nn.checks import require_float_dtype, require_positive, require_tensors
 from needle.nn.key_value_cache import caches_of, restored_on_failure
 

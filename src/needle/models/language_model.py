@@ -7,7 +7,7 @@ from typing import Any
 from needle import nn
 from needle.autograd import Tensor
 from needle.errors import OptionError, ShapeError, describe
-from needle.models.foreign_layouts import ForeignNames
+from needle.models.foreign_names import ForeignNames
 from needle.nn.checks import require_tensors
 
 __all__ = ["LanguageModel"]

@@ -16,7 +16,7 @@ from needle.dtypes import as_dtype, is_floating
 from needle.errors import DTypeError, NeedleError, StateDictError, describe
 from needle.nn.checks import require_state
 
-__all__ = ["LoadReport", "Module", "Parameter"]
+__all__ = ["LoadReport", "Module", "Parameter", "walk"]
 
 
 class Parameter(Tensor):
@@ -89,13 +89,13 @@ class Module:
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Pairs of dotted name and Module, each module once; this one's name is empty."""
-        for name, value in _walk(self, once=True):
+        for name, value in walk(self, once=True):
             if isinstance(value, Module):
                 yield name, value
 
     def _children(self) -> list[Module]:
         """The modules within this one, in the order of attributes."""
-        return [value for _, value in _walk(self) if isinstance(value, Module)][1:]
+        return [value for _, value in walk(self) if isinstance(value, Module)][1:]
 
     def num_parameters(self) -> int:
         """How many numbers training changes; shared ones counted once."""
@@ -247,7 +247,7 @@ def _in_place_of(own: Tensor, value: Any) -> Tensor:
 
 
 def _direct_children(module: Module) -> list[tuple[str, Module]]:
-    within = _walk(vars(module), into_modules=False)
+    within = walk(vars(module), into_modules=False)
     return [(name, value) for name, value in within if isinstance(value, Module)]
 
 
@@ -270,7 +270,7 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _walk(root: Any, into_modules: bool = True, once: bool = False) -> Iterator[tuple[str, Any]]:
+def walk(root: Any, into_modules: bool = True, once: bool = False) -> Iterator[tuple[str, Any]]:
     """Modules and Tensors reached from `root`, with dotted names; circles are followed once.
 
     once  each comes by its first name only, in linear time; otherwise by every path there is
@@ -296,6 +296,6 @@ def _walk(root: Any, into_modules: bool = True, once: bool = False) -> Iterator[
 
 
 def _tensors(module: Module, once: bool = False) -> Iterator[tuple[str, Tensor]]:
-    for name, value in _walk(module, once=once):
+    for name, value in walk(module, once=once):
         if isinstance(value, Tensor):
             yield name, value
