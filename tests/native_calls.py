@@ -15,7 +15,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = [*map(np.dtype, ("float16", "float32", "float64")), BFLOAT16]
 INTEGERS = [np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 DTYPES = [*FLOATS, *INTEGERS, np.dtype(bool)]
-WORDS, SCRATCH, OUT_OF_RANGE = 16, 13, 14
+WORDS, SCRATCH, OUT_OF_RANGE, COUNTER = 16, 13, 14, 15
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def call(prepared: Prepared, *operands: np.ndarray, tasks: int = 1) -> int:
     scratch[start : start + 64] = 0
     context = np.zeros(WORDS, np.int64)
     context[0], context[SCRATCH] = numbers.ctypes.data, scratch.ctypes.data + start
+    context[COUNTER] = context[SCRATCH]
     context[1 : 1 + len(operands)] = [x.ctypes.data for x in operands]
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
         prepared.address

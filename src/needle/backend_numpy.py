@@ -185,6 +185,11 @@ def device_of(array: Array) -> Device:
     return _CPU
 
 
+def place(device: Device) -> Device:
+    """Where an array asked for on a device is to be made."""
+    return device
+
+
 def to_device(array: Array, device: Device) -> Array:
     """A raw array on another device, of which there is none here. Raises DeviceError."""
     return array if device == _CPU else from_numpy(array, None, device)

@@ -16,6 +16,7 @@ import needle
 from needle.backend_selection import NDArray
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, kind_of
+from needle.run_numbers import RunNumber
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -33,7 +34,7 @@ _NO: Any = NotImplemented
 
 def _is_scalar(other: Any) -> bool:
     """A number, a NumPy scalar, or an array of one element and at most one axis."""
-    if type(other) is float or isinstance(other, (int, np.generic, Number)):
+    if type(other) is float or isinstance(other, (int, np.generic, Number, RunNumber)):
         return True
     return isinstance(other, np.ndarray) and other.size == 1 and other.ndim <= 1
 

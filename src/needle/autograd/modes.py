@@ -9,24 +9,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from needle import autograd as package
 
-__all__ = ["detect_anomaly", "enable_grad", "is_lazy", "lazy", "modes", "no_grad", "recomputing"]
+__all__ = [
+    "detect_anomaly",
+    "enable_grad",
+    "is_lazy",
+    "lazy",
+    "modes",
+    "no_grad",
+    "recomputing",
+    "traced_by",
+]
 
 
 class _Modes(threading.local):
     grad_enabled: bool = True
     lazy: bool | None = None  # None: as the module global LAZY_MODE says
     anomaly: bool = False
-    plain: bool = True  # neither of these two is switched: the one look that an op takes
+    tracer: Any = None  # what a function is being traced by: see `needle.jit`
+    jits: bool = True  # whether jitted functions are compiled
+    plain: bool = True  # none of these three is switched: the one look that an op takes
     recomputing: bool = False  # a checkpointed function is running for the second time
 
-    def set(self, name: str, value: bool | None) -> None:
+    def set(self, name: str, value: Any) -> None:
         setattr(self, name, value)
-        self.plain = self.lazy is None and not self.anomaly
+        self.plain = self.lazy is None and not self.anomaly and self.tracer is None
 
 
 modes = _Modes()
@@ -38,13 +50,20 @@ def is_lazy() -> bool:
 
 
 @contextmanager
-def _switched(name: str, value: bool) -> Iterator[None]:
+def _switched(name: str, value: Any) -> Iterator[None]:
     before = getattr(modes, name)
     modes.set(name, value)
     try:
         yield
     finally:
         modes.set(name, before)
+
+
+@contextmanager
+def traced_by(tracer: Any) -> Iterator[None]:
+    """Have `tracer` see every op of this thread, and the leaves that they read."""
+    with _switched("tracer", tracer):
+        yield
 
 
 @contextmanager

@@ -32,4 +32,5 @@ class ToDevice(TensorOp):
 
 def to_device(x: Tensor, device: Device) -> Tensor:
     """x on a device; x itself if it is there."""
+    device = primitives.place(device) if isinstance(device, Device) else device
     return x if device == x.device else ToDevice(device)(x)

@@ -150,6 +150,8 @@ class Value:
         if requires_grad is None:
             requires_grad = any(value.requires_grad for value in inputs)
         self._set(op, inputs, cached_data, requires_grad)
+        if modes.tracer is not None:
+            modes.tracer.born(self)
         if num_outputs != 1:
             self.num_outputs = num_outputs
 
@@ -258,9 +260,12 @@ class Value:
 def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
     """`make_from_op` under lazy or detect_anomaly."""
     _require_values(op, inputs)
-    lazy = is_lazy()
+    tracer = modes.tracer
+    lazy = is_lazy() and tracer is None
     data = layout = None
-    if lazy:
+    if tracer is not None:
+        data = _compute(cls, op, [tracer.data_of(value) for value in inputs])
+    elif lazy:
         layout = _foresee(cls, op, inputs)
     else:
         data = _compute(cls, op, [value.realize_cached_data() for value in inputs])

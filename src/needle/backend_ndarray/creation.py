@@ -11,7 +11,7 @@ import numpy as np
 
 from needle.backend_ndarray import promotion
 from needle.backend_ndarray.device import Device, Scalar
-from needle.backend_ndarray.devices import as_device
+from needle.backend_ndarray.devices import as_device, note_values
 from needle.backend_ndarray.elementwise import as_number
 from needle.backend_ndarray.layout import Layout, as_shape, require_extents
 from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
@@ -24,6 +24,7 @@ from needle.errors import (
     ShapeError,
     describe,
 )
+from needle.fixed import as_values
 
 __all__ = [
     "arange",
@@ -55,7 +56,7 @@ def array(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
         to = a.dtype if dtype is None else promotion.as_supported(dtype)
         return _copied(a, to, a.device if device is None else as_device(device))
     wanted = promotion.as_supported("float32" if dtype is None else dtype)
-    return _uploaded(as_numbers(a, wanted), wanted, as_device(device))
+    return _uploaded(as_numbers(a, wanted), wanted, as_device(device), a)
 
 
 def as_numbers(
@@ -64,7 +65,7 @@ def as_numbers(
     """The values as NumPy's. Python's own become integers only if they fit: DTypeError."""
     fits = dtype is not None and is_integer(dtype) and not hasattr(a, "dtype")
     try:
-        values = np.asarray(a, dtype=dtype if fits else None)
+        values = as_values(a, dtype if fits else None)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         if hasattr(a, "__dlpack__"):  # PyTorch's bfloat16, or what has a graph
             return _by_dlpack(a, name)
@@ -101,22 +102,26 @@ def asarray(a: Any, dtype: Any = None, device: Device | None = None) -> NDArray:
     if isinstance(a, NDArray):
         return a if dtype is None else a.astype(dtype, copy=False)
     values = as_numbers(a, None if dtype is None else promotion.as_supported(dtype))
-    return _uploaded(values, promotion.as_supported(dtype or values.dtype), as_device(device))
+    kind = promotion.as_supported(dtype or values.dtype)
+    return _uploaded(values, kind, as_device(device), a)
 
 
 def _copied(a: NDArray, dtype: np.dtype[Any], device: Device) -> NDArray:
     if device not in (a.device, a.device.real):
         if not a.device.has_memory:
             return a.to(device).astype(dtype, copy=False)  # type: ignore[no-any-return]
-        return _uploaded(a.numpy(), dtype, device)
+        return _uploaded(a.numpy(), dtype, device, a)
     return a.astype(dtype)  # type: ignore[no-any-return]
 
 
-def _uploaded(values: np.ndarray[Any, Any], dtype: np.dtype[Any], device: Device) -> NDArray:
-    """NumPy's values, converted, in fresh memory of a device."""
+def _uploaded(
+    values: np.ndarray[Any, Any], dtype: np.dtype[Any], device: Device, given: Any
+) -> NDArray:
+    """NumPy's values, of what was given, converted, in fresh memory of a device."""
     layout = Layout.of(device, dtype, values.shape)
     with np.errstate(all="ignore"):
         if not device.has_memory:
+            note_values(given)
             return new_array(layout, device.adopt(values.astype(dtype)))
         memory = memory_for("array", layout)
         device.view(layout, memory, 0)[...] = values

@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
 from needle.backend_ndarray.device import Device
 from needle.backend_ndarray.ndarray_backend_cpu import CPUDevice
 from needle.backend_ndarray.ndarray_backend_cuda import CUDADevice
 from needle.backend_ndarray.ndarray_backend_numpy import NumPyDevice
 from needle.errors import DeviceError
+from needle.fixed import Fixed
 
-__all__ = ["all_devices", "as_device", "cpu", "cpu_numpy", "cuda", "default_device", "trace"]
+__all__ = [
+    "all_devices",
+    "as_device",
+    "cpu",
+    "cpu_numpy",
+    "cuda",
+    "default_device",
+    "making_traced",
+    "note_condition",
+    "note_values",
+    "trace",
+]
 
 _CPU, _CPU_NUMPY, _CUDA = CPUDevice(), NumPyDevice(), CUDADevice()
 _default: Device = _CPU  # tests put another here
+
+
+class _Making(threading.local):
+    traced: Any = None  # who is told of what is done with traced arrays
+
+
+_making = _Making()
+
+
+@contextmanager
+def making_traced(listener: Any) -> Iterator[None]:
+    """In this thread, arrays asked for on a device are made on its trace.
+
+    The listener is told of values that come in, `from_outside(values)`, and of conditions that
+    values have to meet, `check(holds)`.
+    """
+    before, _making.traced = _making.traced, listener
+    try:
+        yield
+    finally:
+        _making.traced = before
+
+
+def note_values(given: Any) -> None:
+    """Say that a traced array is made of values that may be others the next time."""
+    if _making.traced is None or isinstance(given, Fixed):
+        return
+    if hasattr(given, "__array__") and np.ndim(given):
+        _making.traced.from_outside(given)
+
+
+def note_condition(holds: Any) -> None:
+    """Say that all elements of a traced array have to be true."""
+    if _making.traced is not None:
+        _making.traced.check(holds)
 
 
 def cpu() -> Device:
@@ -33,7 +87,7 @@ def trace(device: Device | None = None) -> Device:
     """Where arrays have no data, and what would run on `device` is only recorded."""
     from needle.backend_ndarray import ndarray_backend_trace
 
-    return ndarray_backend_trace.trace(as_device(device))
+    return ndarray_backend_trace.trace(_default if device is None else device)
 
 
 def default_device() -> Device:
@@ -47,9 +101,14 @@ def all_devices() -> list[Device]:
 
 
 def as_device(device: Device | None) -> Device:
-    """The device, or the default one. Raises DeviceError for what is none."""
+    """The device that an array is to be made on: that one, or the default one.
+
+    Raises DeviceError for what is none.
+    """
     if device is None:
-        return _default
-    if not isinstance(device, Device):
+        device = _default
+    elif not isinstance(device, Device):
         raise DeviceError(f"device: expected a device such as ndl.cpu(), got {device!r}.")
+    if _making.traced is not None and device.has_memory:
+        return trace(device)
     return device

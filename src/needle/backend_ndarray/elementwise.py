@@ -15,6 +15,7 @@ from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.dtypes import is_floating
 from needle.errors import DeviceError, DTypeError, ShapeError, describe
+from needle.run_numbers import RunNumber, value_of
 
 __all__ = ["Elementwise", "apply", "as_number", "as_operand", "broadcast_shapes", "operators"]
 
@@ -36,7 +37,7 @@ class Elementwise:
             require_array(self.name, *operands)
         like = arrays[-1]  # of `where`, not the condition
         prepared = [self._operand(x, like) for x in operands]
-        key = tuple([x._layout if isinstance(x, NDArray) else type(x) for x in prepared])
+        key = tuple([x._layout if isinstance(x, NDArray) else _kind(x) for x in prepared])
         plan = self.plans.get(key)
         if plan is None:
             plan = self.plans.keep(key, self._plan(prepared))
@@ -55,7 +56,7 @@ class Elementwise:
 
     def _operand(self, x: Any, like: NDArray) -> Any:
         """An NDArray, or a Python number: NumPy's scalars count as those."""
-        if isinstance(x, NDArray):
+        if isinstance(x, NDArray) or type(x) is RunNumber:
             return x
         if type(x) not in _NUMBERS:
             if self.name in _EQUALITIES and _equals_no_number(x):
@@ -68,7 +69,7 @@ class Elementwise:
     def _plan(self, operands: Sequence[Any]) -> Plan:
         arrays = [x for x in operands if isinstance(x, NDArray)]
         device = one_device(self.name, arrays)
-        dtypes = [x.dtype if isinstance(x, NDArray) else type(x) for x in operands]
+        dtypes = [x.dtype if isinstance(x, NDArray) else _kind(x) for x in operands]
         compute, result = promotion.result_dtypes(self.name, tuple(dtypes))
         shape = broadcast_shapes(self.name, arrays)
         layouts = iter([x._layout.broadcast_to(shape)[0] for x in arrays])
@@ -87,13 +88,18 @@ class Elementwise:
         return Plan(out, run)
 
 
+def _kind(number: Any) -> type:
+    """The Python type of a number, which for one that is known at the run is that of its value."""
+    return type(value_of(number))
+
+
 def _with_stored_numbers(run: Run, dtypes: Sequence[np.dtype[Any]]) -> Run:
     """`run`, for numbers (its last arguments) that the dtypes can hold; for bools, the truth."""
     count = len(dtypes)
 
     def run_if_they_fit(*arguments: Any) -> Any:
         numbers = [
-            number if dtype.kind not in "iub" else promotion.stored(number, dtype)
+            number if dtype.kind not in "iub" else promotion.stored(value_of(number), dtype)
             for number, dtype in zip(arguments[-count:], dtypes, strict=True)
         ]
         return run(*arguments[:-count], *numbers)

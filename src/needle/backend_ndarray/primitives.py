@@ -32,6 +32,7 @@ from needle.backend_ndarray.access import (
     take_along,
 )
 from needle.backend_ndarray.device import Device
+from needle.backend_ndarray.devices import as_device, note_condition
 from needle.backend_ndarray.dlpack import from_dlpack
 from needle.backend_ndarray.elementwise import broadcast_shapes, primitive, unary_function
 from needle.backend_ndarray.layout import Layout
@@ -39,6 +40,7 @@ from needle.backend_ndarray.linalg import einsum
 from needle.backend_ndarray.ndarray import NDArray
 from needle.dtypes import as_dtype, is_narrow
 from needle.errors import DeviceError
+from needle.fixed import as_values
 
 __all__ = [
     "add_along",
@@ -53,6 +55,7 @@ __all__ = [
     "in_float32",
     "index",
     "multiply_add",
+    "place",
     "put",
     "put_parts",
     "quietly",
@@ -98,7 +101,7 @@ def from_numpy(array: Any, dtype: Any = None, device: Device | None = None) -> N
         moved = array if device is None else array.to(device)
         same = moved is not array and wanted in (None, array.dtype)
         return moved if same else moved.astype(wanted or array.dtype)
-    values = np.asarray(array) if wanted else creation.as_numbers(array)
+    values = as_values(array) if wanted else creation.as_numbers(array)
     return creation.array(values, wanted or values.dtype, device)
 
 
@@ -127,6 +130,11 @@ def to_numpy(array: NDArray) -> np.ndarray[Any, Any]:
 def device_of(array: NDArray) -> Device:
     """Where a raw array lives, or what has a layout will live."""
     return array.device
+
+
+def place(device: Device) -> Device:
+    """Where an array asked for on a device is to be made: on its trace, while one is made."""
+    return as_device(device)
 
 
 def to_device(array: NDArray, device: Device) -> NDArray:
@@ -160,9 +168,11 @@ def quietly(function: Callable[..., NDArray], *arguments: Any) -> NDArray:
 def require(holds: NDArray, error: Callable[[], Exception]) -> None:
     """Raise `error()` unless every element of the bool array `holds` is true.
 
-    Where arrays have no data there is nothing to find out: it does nothing.
+    Where arrays have no data it is noted for those who will run what is traced.
     """
-    if holds.device.has_memory and not reductions.all(holds).item():
+    if not holds.device.has_memory:
+        note_condition(holds)
+    elif not reductions.all(holds).item():
         raise error()
 
 

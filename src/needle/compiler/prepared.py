@@ -37,7 +37,7 @@ class Prepared:
     numbers      the i64 words that word 0 of the context points to
     nanoseconds  how long it takes on one thread, estimated
     tasks        into how many shares it may be cut
-    scratch      bytes of scratch memory for each task; the first 64 of all are zeros at the call
+    scratch      bytes of scratch memory for each task; the first word of all is 0 at the call
     """
 
     address: int

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from needle.autograd import Tensor
+from needle.autograd.random import drawn
 from needle.autograd.tensor import as_tensor
-from needle.backend_selection import Device, cpu
+from needle.backend_selection import Device, cpu, primitives
 from needle.dtypes import as_dtype, is_floating
 from needle.errors import DeviceError, DTypeError, OptionError, ShapeError, describe
 
@@ -56,7 +57,7 @@ def _on(device: Device | None) -> Device:
         raise DeviceError(f"device: expected a device such as ndl.cpu(), got {device!r}.")
     if device is not None and not device.enabled():
         raise DeviceError(f"device: expected one that is enabled here, got {device!r}.")
-    return device or cpu()
+    return primitives.place(device or cpu())
 
 
 def _or_default(dtype: Any, default: str = "float32") -> np.dtype[Any]:
@@ -85,7 +86,7 @@ def rand(
 ) -> Tensor:
     """Uniform draws in [low, high), of a float dtype. Draws: `numpy.random.rand(*shape)`."""
     dtype = _float_dtype("rand", dtype)
-    draw = np.asarray(np.random.rand(*_shape("rand", shape))) * (high - low) + low
+    draw = drawn("rand", _shape("rand", shape)) * (high - low) + low
     return _tensor(draw, device, dtype, requires_grad)
 
 
@@ -99,7 +100,7 @@ def randn(
 ) -> Tensor:
     """Normal draws, N(mean, std²), of a float dtype. Draws: `numpy.random.randn(*shape)`."""
     dtype = _float_dtype("randn", dtype)
-    draw = np.asarray(np.random.randn(*_shape("randn", shape))) * std + mean
+    draw = drawn("randn", _shape("randn", shape)) * std + mean
     return _tensor(draw, device, dtype, requires_grad)
 
 
@@ -114,7 +115,7 @@ def randb(
     if not (isinstance(p, Real) and 0 <= p <= 1):
         raise OptionError(f"randb: expected a probability p in [0, 1], got {p!r}.")
     dtype = _or_default(dtype, "bool")
-    draw = np.asarray(np.random.rand(*_shape("randb", shape)))
+    draw = drawn("rand", _shape("randb", shape))
     return _tensor(draw <= p, device, dtype, requires_grad)
 
 

@@ -14,6 +14,7 @@ from needle.autograd.tensor import as_tensor
 from needle.backend_selection import Device
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.fixed import fixed
 from needle.nn.checks import (
     require_float_dtype,
     require_number,
@@ -183,13 +184,13 @@ def _rounded_up(length: int) -> int:
 
 def _angles(length: int, dim: int, base: float) -> np.ndarray[Any, Any]:
     """t / base^(2i/dim): (length, dim/2), in float64."""
-    return np.arange(length)[:, None] / base ** (np.arange(0, dim, 2) / dim)
+    return fixed(np.arange(length)[:, None] / base ** (np.arange(0, dim, 2) / dim))
 
 
 @lru_cache(maxsize=16)
 def _sinusoids(length: int, dim: int, base: float, device: Device, dtype: Any) -> Tensor:
     angles = _angles(length, dim, base)
-    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)
+    table = fixed(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim))
     return Tensor(table, device=device, dtype=dtype, requires_grad=False)
 
 
@@ -201,6 +202,6 @@ def _turns(
     angles = _angles(length, dim, base)
     axis = -1 if interleaved else -2
     tables = [(np.cos(angles), np.cos(angles)), (-np.sin(angles), np.sin(angles))]
-    joined = [np.stack(pair, axis).reshape(length, dim) for pair in tables]
+    joined = [fixed(np.stack(pair, axis).reshape(length, dim)) for pair in tables]
     cos, sin = [Tensor(x, device=device, dtype=dtype, requires_grad=False) for x in joined]
     return cos, sin

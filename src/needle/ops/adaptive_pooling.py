@@ -9,6 +9,7 @@ import numpy as np
 from needle.autograd.tensor import Tensor
 from needle.dtypes import is_floating
 from needle.errors import ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import require_tensors
 from needle.ops.comparison import where
 from needle.ops.indexing import take
@@ -85,4 +86,4 @@ def _bins(n: int, m: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     i = np.arange(m)[:, None]
     starts, ends = i * n // m, -(-(i + 1) * n // m)
     places = starts + np.arange((ends - starts).max())
-    return np.minimum(places, ends - 1), places < ends
+    return fixed(np.minimum(places, ends - 1)), fixed(places < ends)

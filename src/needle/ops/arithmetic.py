@@ -12,6 +12,7 @@ from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, describe
 from needle.ops.broadcasting import unbroadcast
+from needle.run_numbers import RunNumber
 
 __all__ = [
     "AddScalar",
@@ -47,7 +48,7 @@ class ScalarOp(TensorOp):
         # NumPy's scalars and one-element arrays would promote float32 to float64; numbers do not
         if isinstance(scalar, (np.generic, np.ndarray)) and scalar.size == 1:
             scalar = scalar.item()
-        if type(scalar) is not float and not isinstance(scalar, (int, complex)):
+        if type(scalar) is not float and not isinstance(scalar, (int, complex, RunNumber)):
             if not isinstance(scalar, Real):
                 raise DTypeError(f"{self.name}: expected a number, got {describe(scalar)}.")
             scalar = float(scalar)  # a Fraction; NumPy would make objects of it

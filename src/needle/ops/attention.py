@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from needle.autograd.random import drawn
 from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, array_api, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import unbroadcast
 from needle.ops.linalg import matmul
 from needle.ops.ops_logarithmic import softmax
@@ -269,7 +271,7 @@ def _causal_masks(causal: bool, past: Any, scores: Tensor) -> list[Tensor]:
 
 def _until_now(queries: int, keys: int, past: int, device: Device) -> Tensor:
     """True where key ≤ past + query."""
-    allowed = np.tri(queries, keys, past, dtype=bool)
+    allowed = fixed(np.tri(queries, keys, past, dtype=bool))
     return Tensor(allowed, device=device, dtype="bool", requires_grad=False)
 
 
@@ -284,6 +286,6 @@ def dropped(x: Tensor, p: float) -> Tensor:
     Draws `numpy.random.rand` of x's shape; an element is kept where its draw is ≤ 1 - p.
     """
     keep = 1 - p
-    kept = np.asarray(np.random.rand(*x.shape)) <= keep
+    kept = drawn("rand", x.shape) <= keep
     mask = Tensor(kept, device=x.device, dtype=x.dtype, requires_grad=False)
     return x * (mask / keep) if keep else x * 0

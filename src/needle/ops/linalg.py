@@ -12,6 +12,7 @@ import numpy as np
 from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import unbroadcast
 
 __all__ = ["Einsum", "MatMul", "Tril", "Triu", "einsum", "matmul", "tril", "triu"]
@@ -196,7 +197,7 @@ def _onto_diagonal(line: Tensor, letters: str, term: str, extents: dict[str, int
             continue
         fresh = next(free)
         renamed += fresh
-        eye = np.eye(extents[c])
+        eye = fixed(np.eye(extents[c]))
         masks.append(Tensor(eye, device=line.device, dtype=line.dtype, requires_grad=False))
         mask_terms.append(c + fresh)
     return einsum(f"{','.join([letters, *mask_terms])}->{renamed}", line, *masks)

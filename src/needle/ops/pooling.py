@@ -19,6 +19,7 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating, is_integer, is_narrow
 from needle.errors import ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import require_tensors
 from needle.ops.comparison import equal, where
 from needle.ops.indexing import ScatterAlong, take
@@ -56,7 +57,7 @@ class _Axis(NamedTuple):
         """(out, kernel): those of each window; -1 for what lies outside."""
         starts = np.arange(self.out)[:, None] * self.stride - self.padding
         places = starts + np.arange(self.kernel) * self.dilation
-        return np.where((places >= 0) & (places < self.n), places, -1)
+        return fixed(np.where((places >= 0) & (places < self.n), places, -1))
 
     @property
     def tiles(self) -> bool:
@@ -255,12 +256,12 @@ def _places(axes: tuple[_Axis, ...]) -> np.ndarray[Any, Any]:
         shape = [1] * (2 * rank)
         shape[i], shape[rank + i] = along.shape
         numbers = numbers * axis.n + along.reshape(shape)
-    return np.asarray(numbers[..., None])
+    return fixed(numbers[..., None])
 
 
 def _numbers(axes: Sequence[_Axis]) -> np.ndarray[Any, Any]:
     """Those of all places of the picture, row by row."""
-    return np.arange(math.prod(axis.n for axis in axes)).reshape([axis.n for axis in axes])
+    return fixed(np.arange(math.prod(axis.n for axis in axes)).reshape([axis.n for axis in axes]))
 
 
 def max_pool(
@@ -417,4 +418,4 @@ def _counts(axis: _Axis, include_pad: bool) -> np.ndarray[Any, Any]:
 
 def _product(counts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """(*out, 1): the number of places in windows, from those along each axis."""
-    return np.asarray(reduce(np.multiply.outer, counts)[..., None])
+    return fixed(reduce(np.multiply.outer, counts)[..., None])

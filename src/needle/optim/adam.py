@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
@@ -71,7 +70,7 @@ class Adam(Optimizer):
         m = self.m[p] = self.m[p] * beta1 + grad * (1 - beta1)
         v = self.v[p] = self.v[p] * beta2 + grad * grad * (1 - beta2)
         self.steps[p] += 1
-        root = math.sqrt(1 - beta2 ** self.steps[p])
+        root = (1 - beta2 ** self.steps[p]) ** 0.5
         eps: float = group["eps"] * root
         scale: float = group["lr"] * root / (1 - beta1 ** self.steps[p])
         return m / (v.sqrt() + eps) * -scale

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
 from needle.autograd import Tensor, no_grad
+from needle.autograd.modes import modes
 from needle.dtypes import is_floating
 from needle.errors import (
     DeviceError,
@@ -104,7 +106,7 @@ class Optimizer:
         if type(self).update is Optimizer.update:
             raise NotImplementedError(f"{type(self).__name__}: neither step nor update is written.")
         due = self._due()
-        if self.t == 0:
+        if modes.tracer is not None or self.t == 0:
             self._name_those_without_gradient()
         self.t += 1
         with no_grad():
@@ -122,6 +124,16 @@ class Optimizer:
     def slots(self, group: Group) -> tuple[str, ...]:
         """The attributes that hold one value per parameter, for parameters of `group`."""
         return ()
+
+    def make_state(self) -> None:
+        """Store what every parameter begins with, which otherwise the first step would do."""
+        for _, values, p in self._entries(self.param_groups):
+            values[p] = values[p]
+
+    def counted(self) -> list[dict[Any, Any]]:
+        """What holds the numbers that steps read and change: a compiled step works them out."""
+        counts = [getattr(self, slot) for group in self.param_groups for slot in self.slots(group)]
+        return [vars(self), *self.param_groups, *[c for c in counts if isinstance(c, Counter)]]
 
     # -- gradients -----------------------------------------------------------------------------
 

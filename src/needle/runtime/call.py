@@ -22,20 +22,32 @@ from needle.compiler.target import Target
 from needle.compiler.types import F64, I64, POINTER
 from needle.runtime.available import total_bytes
 from needle.runtime.memory import require_arguments, write_memory
+from needle.runtime.program_code import write_programs
 from needle.runtime.threads import FUNCTIONS, attach, write_pool
 
-__all__ = ["bind", "runtime_function"]
+__all__ = ["bind", "builtin", "runtime_address", "runtime_function"]
 
 # words of the bytes object
 _KERNEL, _POINTERS, _SCALARS, _FLOATS, _RESULT, _TASKS, _RELEASE, _SCRATCH = range(8)
 _ITEMSIZES = 8
 _NUMBERS = _ITEMSIZES + MAX_POINTERS
 # words of the context
-_FIRST_POINTER, _FIRST_SCALAR, _SCRATCH_AT, _ERROR = 1, 9, 13, 14
+_FIRST_POINTER, _FIRST_SCALAR, _SCRATCH_AT, _ERROR, _COUNTER_AT = 1, 9, 13, 14, 15
 _CONTEXT_WORDS = 16
 
 _RELEASE_AFTER = 20_000  # nanoseconds of work for which other Python threads may run
-_PYTHON_FUNCTIONS = ("call", "new", "address", "size", "foreign", "trim", "used", "kept", "keep")
+_PYTHON_FUNCTIONS = (
+    "call",
+    "new",
+    "address",
+    "size",
+    "foreign",
+    "trim",
+    "used",
+    "kept",
+    "keep",
+    "run",
+)
 
 
 def bind(
@@ -66,12 +78,12 @@ def bind(
         *[0] * (MAX_POINTERS - len(itemsizes)),
         *prepared.numbers,
     ]
-    return _builtin(runtime_address("call"), struct.pack(f"{len(words)}q", *words))
+    return builtin(runtime_address("call"), struct.pack(f"{len(words)}q", *words))
 
 
 def runtime_function(name: str) -> Callable[..., Any]:
     """new(bytes), address(memory), size(memory), foreign(address, owner, bytes), trim(), ..."""
-    return _builtin(runtime_address(name), b"")
+    return builtin(runtime_address(name), b"")
 
 
 def runtime_address(name: str) -> int:
@@ -85,7 +97,7 @@ def _library() -> dict[str, int]:
     names = [f"needle_py_{name}" for name in _PYTHON_FUNCTIONS]
     addresses = build.link(code, *names, *FUNCTIONS)
     attach(addresses)
-    _builtin(addresses["needle_py_keep"], b"")(_bytes_to_keep())
+    builtin(addresses["needle_py_keep"], b"")(_bytes_to_keep())
     return addresses
 
 
@@ -93,6 +105,7 @@ def _write_runtime(module: Any, target: Target) -> None:
     write_memory(module, target)
     write_pool(module, target)
     _write_call(module, target)
+    write_programs(module, target)
 
 
 def _bytes_to_keep() -> int:
@@ -182,6 +195,7 @@ def _with_scratch(
         for word in range(8):
             code.set_word(scratch, word, 0)
         code.set_word(context, _SCRATCH_AT, scratch)
+        code.set_word(context, _COUNTER_AT, scratch)  # the first word, which is 0
         run()
         code.call("needle_free", None, scratch)
 
@@ -238,14 +252,14 @@ def _definition(address: int) -> _MethodDefinition:
 
 
 @lru_cache(maxsize=1)
-def _new_builtin() -> Any:
+def _make_builtin() -> Any:
     function = ctypes.pythonapi.PyCFunction_NewEx
     function.restype = ctypes.py_object
     function.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
     return function
 
 
-def _builtin(address: int, bound: bytes) -> Callable[..., Any]:
+def builtin(address: int, bound: bytes) -> Callable[..., Any]:
     """A function of CPython's own kind: machine code and the object that is its `self`."""
     definition = ctypes.addressof(_definition(address))
-    return _new_builtin()(definition, bound, None)  # type: ignore[no-any-return]
+    return _make_builtin()(definition, bound, None)  # type: ignore[no-any-return]

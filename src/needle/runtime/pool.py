@@ -24,7 +24,7 @@ from needle.compiler.target import Target
 from needle.compiler.types import I32, I64, POINTER
 from needle.runtime.threads import MAX_THREADS
 
-__all__ = ["write"]
+__all__ = ["PoolCode", "write"]
 
 # The pool's state, in bytes from its beginning. Words that different threads write lie on lines
 # of their own. A mutex or a condition of C takes 64 bytes at most on the systems there are.
@@ -72,7 +72,7 @@ def write(module: Any, target: Target) -> None:
     _write_reset(module, target)
 
 
-class _PoolCode(Code):
+class PoolCode(Code):
     """A function of the pool: `Code` with words that several threads read and write."""
 
     @property
@@ -104,9 +104,9 @@ class _PoolCode(Code):
         number = self.as_value(number, I64).ir
         return self.wrap(self.builder.atomic_rmw(name, place.ir, number, "seq_cst"), I64)
 
-    def spin_while(self, condition: Callable[[], Value]) -> None:
+    def spin_while(self, condition: Callable[[], Value], spins: int = _SPINS) -> None:
         """Wait, awake, but not for ever."""
-        left = self.variable(self.constant(_SPINS, I64))
+        left = self.variable(self.constant(spins, I64))
         with self.repeat_while(lambda: condition() & (left.get() > 0)):
             left.set(left.get() - 1)
             self._relax()
@@ -116,6 +116,22 @@ class _PoolCode(Code):
             self.call("llvm.x86.sse2.pause", None)
         elif self.target.triple.startswith(("aarch64", "arm64")):
             self.call("llvm.aarch64.isb", None, self.constant(15, I32))
+
+    def nanoseconds(self) -> Value:
+        """The monotonic clock: `time.perf_counter_ns()`."""
+        if "windows" in self.target.triple:
+            return self._performance_counter()
+        moment = self.stack(16)
+        clock = 6 if "darwin" in self.target.triple else 1  # CLOCK_MONOTONIC
+        self.call("clock_gettime", I32, self.constant(clock, I32), moment)
+        return self.word(moment, 0) * 1_000_000_000 + self.word(moment, 1)
+
+    def _performance_counter(self) -> Value:
+        count, frequency = self.stack(8), self.stack(8)
+        self.call("QueryPerformanceCounter", I32, count)
+        self.call("QueryPerformanceFrequency", I32, frequency)
+        ticks, second = self.word(count, 0), self.word(frequency, 0)
+        return (ticks // second) * 1_000_000_000 + (ticks % second) * 1_000_000_000 // second
 
     def sleep_while(
         self, condition: Callable[[], Value], flag: Value, mutex: Value, wake: Value
@@ -197,16 +213,16 @@ def _can_forbid(target: Target) -> bool:
 
 
 def _write_size(module: Any, target: Target) -> None:
-    code = _PoolCode(module, "needle_pool_size", target, [], I64)
+    code = PoolCode(module, "needle_pool_size", target, [], I64)
     code.finish(code.maximum(code.read(code.state + _SIZE), 1))
-    code = _PoolCode(module, "needle_pool_resize", target, [I64])
+    code = PoolCode(module, "needle_pool_resize", target, [I64])
     code.write(code.state + _SIZE, code.minimum(code.arguments[0], MAX_THREADS))
     code.finish()
 
 
 def _write_run(module: Any, target: Target) -> None:
     """needle_run(share): one share of the job, by whoever has the ticket for it."""
-    code = _PoolCode(module, "needle_run", target, [I64])
+    code = PoolCode(module, "needle_run", target, [I64])
     job = code.state
     kernel, context = code.pointer_at(job + _KERNEL, 0), code.pointer_at(job + _CONTEXT, 0)
     code.call_pointer(kernel, context, code.arguments[0], code.word(job + _TASKS, 0))
@@ -218,7 +234,7 @@ def _write_run(module: Any, target: Target) -> None:
 
 def _write_worker(module: Any, target: Target) -> None:
     """needle_worker(slot): what a worker's thread runs."""
-    code = _PoolCode(module, "needle_worker", target, [POINTER], POINTER)
+    code = PoolCode(module, "needle_worker", target, [POINTER], POINTER)
     slot = code.arguments[0]
     _block_signals(code)
     ticket = code.variable(code.constant(_NOTHING, I64))
@@ -249,7 +265,7 @@ def _block_signals(code: Code) -> None:
 
 def _write_parallel(module: Any, target: Target) -> None:
     """needle_parallel(kernel, context, tasks): see the head of this file."""
-    code = _PoolCode(module, "needle_parallel", target, [POINTER, POINTER, I64], I64)
+    code = PoolCode(module, "needle_parallel", target, [POINTER, POINTER, I64], I64)
     kernel, context, wanted = code.arguments
     tasks = code.maximum(code.minimum(wanted, code.call("needle_pool_size", I64)), 1)
     # One call at a time has the pool. Others, and calls from within a kernel, run all shares.
@@ -269,7 +285,7 @@ def _write_parallel(module: Any, target: Target) -> None:
     code.finish(tasks)
 
 
-def _start_workers(code: _PoolCode, count: Value) -> None:
+def _start_workers(code: PoolCode, count: Value) -> None:
     """So many, or as many as the system grants."""
     started = code.state + _STARTED
     failure = code.variable(code.constant(0, I32))
@@ -289,7 +305,7 @@ def _start_workers(code: _PoolCode, count: Value) -> None:
             code.keep_away(slot)
 
 
-def _hand_out(code: _PoolCode, kernel: Value, context: Value, tasks: Value) -> None:
+def _hand_out(code: PoolCode, kernel: Value, context: Value, tasks: Value) -> None:
     job = code.state
     for place, value in ((_KERNEL, kernel), (_CONTEXT, context), (_TASKS, tasks)):
         code.set_word(job + place, 0, value)
@@ -302,7 +318,7 @@ def _hand_out(code: _PoolCode, kernel: Value, context: Value, tasks: Value) -> N
         code.write(code.slot(number) + _TICKET, _SHARE)
 
 
-def _run_what_is_left(code: _PoolCode, tasks: Value) -> None:
+def _run_what_is_left(code: PoolCode, tasks: Value) -> None:
     """The shares whose tickets nobody has taken; the last to be woken first."""
     with code.loop(1, tasks) as i:
         number = tasks - i
@@ -311,7 +327,7 @@ def _run_what_is_left(code: _PoolCode, tasks: Value) -> None:
             code.call("needle_run", None, number)
 
 
-def _wait_for_workers(code: _PoolCode) -> None:
+def _wait_for_workers(code: PoolCode) -> None:
     job = code.state
 
     def unfinished() -> Value:
@@ -323,7 +339,7 @@ def _wait_for_workers(code: _PoolCode) -> None:
 
 
 def _write_stop(module: Any, target: Target) -> None:
-    code = _PoolCode(module, "needle_pool_stop", target, [], I64)
+    code = PoolCode(module, "needle_pool_stop", target, [], I64)
     with code.when(code.exchange(code.state + _BUSY, 1).differs(0)):
         code.finish(code.constant(0, I64))
     after = code.word(code.state + _STARTED, 0) + 1
@@ -338,7 +354,7 @@ def _write_stop(module: Any, target: Target) -> None:
 
 
 def _write_reset(module: Any, target: Target) -> None:
-    code = _PoolCode(module, "needle_pool_reset", target, [])
+    code = PoolCode(module, "needle_pool_reset", target, [])
     for place in (_STARTED, _PENDING, _WAITING):
         code.write(code.state + place, 0)
     code.make_lock(code.state + _DONE_MUTEX, code.state + _DONE)

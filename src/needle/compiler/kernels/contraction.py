@@ -9,6 +9,7 @@ docs/design/matmul.md for what was measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from needle.compiler.build import address_of
@@ -21,7 +22,7 @@ from needle.compiler.prepared import Operand, Prepared, tasks_for
 from needle.compiler.target import Target
 from needle.compiler.types import TYPES, itemsize
 
-__all__ = ["prepare"]
+__all__ = ["panel_rows", "prepare", "takes_tail"]
 
 # A panel of a, KC deep, takes 24 of the 32 KB of a first-level cache; a block of b, KC x NC, is
 # 2 MB: it streams from the second or third level while a panel of a is used.
@@ -45,13 +46,23 @@ _VECTORS_PER_NANOSECOND = 3  # multiplied and added
 _LANES_PER_NANOSECOND = 1.5  # the same where both operands are vectors
 
 
-def prepare(a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k: int) -> Prepared:
+def prepare(
+    a: Operand,
+    b: Operand,
+    out: Operand,
+    batch: int,
+    m: int,
+    n: int,
+    k: int,
+    whole_rows: bool = False,
+) -> Prepared:
     """The kernel for out = sum over k of a · b, and its numbers.
 
     batch, m, n, k  how many axes each group has; see the module for their order
     a, b            any strides
     out             fresh; its groups m and n can each be walked with one stride, one of these 1;
                     or an axis of its batch has stride 1, as in a and b
+    whole_rows      no two tasks share a row of the result: for `takes_tail` only
 
     16-bit floats are summed in float32 and rounded once; integers wrap; of bools it is the "any"
     of "both". The bits do not depend on the number of tasks.
@@ -63,7 +74,34 @@ def prepare(a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k:
         return _by_rows(problem)
     if _is_by_rows(problem.transposed):
         return _by_rows(problem.transposed)
-    return _by_tiles(_with_contiguous_rows(problem))
+    return _by_tiles(_with_contiguous_rows(problem), whole_rows)
+
+
+def takes_tail(
+    a: Operand, b: Operand, out: Operand, groups: Sequence[int], whole_rows: bool
+) -> bool:
+    """Whether the kernel calls a tail on its panels (words TAIL of the context), row by row.
+
+    A row is then n elements long, and its number is that of the batch, times m, plus that in m:
+    `out` is row-major, and so are its groups. With `whole_rows` each panel has whole rows.
+    """
+    batch, m, n, k = groups
+    problem = Problem.of(a, b, out, batch, m, n, k)
+    if problem.has_lanes or _is_by_rows(problem) or _is_by_rows(problem.transposed):
+        return False
+    if problem.n.size < 2 or problem.n.step(1) != 1 or _structure(problem).sums_apart:
+        return False
+    rows, columns = tile_of(Target.host(), _structure(problem).compute)
+    return not whole_rows or _blocking(problem, rows, columns).nc >= problem.n.size
+
+
+def panel_rows(a: Operand, b: Operand, out: Operand, groups: Sequence[int]) -> int:
+    """How many rows the panels of a `takes_tail` kernel have, if they follow without gaps; else 0.
+
+    The last may have fewer.
+    """
+    problem = Problem.of(a, b, out, *groups)
+    return tile_of(Target.host(), _structure(problem).compute)[0] if problem.batch.size == 1 else 0
 
 
 # -- matrix times vector ---------------------------------------------------------------------------
@@ -234,7 +272,7 @@ def _up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def _by_tiles(p: Problem) -> Prepared:
+def _by_tiles(p: Problem, whole_rows: bool) -> Prepared:
     structure = _structure(p)
     size = itemsize(structure.compute)
     rows, columns = tile_of(Target.host(), structure.compute)
@@ -255,6 +293,7 @@ def _by_tiles(p: Problem) -> Prepared:
             (Word.AHEAD, not blocks.pack_a and _is_prefetched(p)),
             (Word.C_ROW, p.m.step(1) * itemsize(p.out)),
             (Word.B_KEPT, blocks.nc * size if blocks.keep_b else 0),
+            (Word.WHOLE_ROWS, whole_rows),
             (Word.B_BLOCK, in_a), (Word.C_BLOCK, in_a + in_b), (Word.SCRATCH, in_a + in_b + in_c),
         ),
         (

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from needle.compiler.code import Code, Value
+from needle.compiler.kernels.fused_loops import Region
 from needle.compiler.kernels.microkernel import Tile, heights, register_tile, write_tile
 from needle.compiler.kernels.packing import (
     Pack,
@@ -30,10 +31,14 @@ from needle.compiler.kernels.packing import (
 from needle.compiler.target import Target
 from needle.compiler.types import I64, STORED_AS_HALF, itemsize
 
-__all__ = ["DEEP", "SHORTEST", "Structure", "Word", "tile_of"]
+__all__ = ["DEEP", "SHORTEST", "TAIL", "TAIL_CONTEXT", "Structure", "Word", "tile_of"]
 
 # The deepest block if a is read in place, and the shortest stretch of k if its rows are scattered.
 DEEP, SHORTEST = 768, 4
+
+# Words of the context: a kernel that is called on each panel of c as soon as its sums are complete,
+# and its context; 0: none. It takes (context, address of a region, 0): see `fused_loops.Region`.
+TAIL, TAIL_CONTEXT = 14, 15
 
 # Copying an element into a panel costs about as much as this many multiply-adds in a tile.
 _PACKING_COST = 8
@@ -52,7 +57,8 @@ class Word(IntEnum):
     M_GROUP, N_GROUP, K_GROUP_A, K_GROUP_B = 18, 19, 20, 21
     AHEAD = 22  # whether to ask for a's next panel while one is used: 1 or 0
     B_KEPT = 23  # bytes of a step of k, if packed blocks of b stay until all rows are done; else 0
-    GROUPS = 24  # from here on
+    WHOLE_ROWS = 24  # whether no two tasks share a row: 1 or 0
+    GROUPS = 25  # from here on
 
 
 def tile_of(target: Target, dtype: str) -> tuple[int, int]:
@@ -157,6 +163,8 @@ class _Writer:
         ]
         self.packs_a = self.word(Word.PACK_A).differs(0)
         self.packs_b = self.word(Word.PACK_B).differs(0)
+        self.tail, self.tail_context = [code.pointer_at(context, i) for i in (TAIL, TAIL_CONTEXT)]
+        self.region = code.stack(8 * len(Region))
         if self.structure.scattered:
             # where the rows of two panels begin; of each stretch of k the first step and the length
             self.begins = code.stack(self.rows * 16)
@@ -182,6 +190,7 @@ class _Writer:
                     (self.c, Word.BATCH_C),
                 )
             ]
+            self.first_row = batch * self.m
             self.blocks(a, b, c, (first, last), (start, stop))
 
     def tasks_across(self, panels: Value) -> Value:
@@ -190,7 +199,8 @@ class _Writer:
         best = code.variable(code.constant(1, I64))
         least = code.variable(code.constant((1 << 63) - 1, I64))
         columns = (self.n + (self.columns - 1)) // self.columns
-        with code.when(self.tasks > 1), code.loop(1, self.tasks + 1) as across:
+        shared = (self.tasks > 1) & self.word(Word.WHOLE_ROWS).equals(0)
+        with code.when(shared), code.loop(1, self.tasks + 1) as across:
             down = self.tasks // across
             height = ((panels + down - 1) // down) * self.rows
             width = ((columns + across - 1) // across) * self.columns
@@ -221,6 +231,7 @@ class _Writer:
                 again = (steps > 1) & kept.equals(0)
                 with code.when(self.packs_b & (again | i.equals(rows[0])) & (depth > 0)):
                     self.pack_block(b, (j, width), (k, depth))
+                self.is_last = (step + 1).equals(steps)
                 self.block(a, b, place, (i, height), (j, width), (k, depth))
             if self.structure.sums_apart:
                 self.store_sums(place, height, width)
@@ -264,6 +275,17 @@ class _Writer:
             height = code.minimum(count - i, self.rows)
             panel = self.panel_of_a(a, (first + i, height), along)
             self.rows_of_tiles(panel, c + i * self.c_row, height, columns[1])
+            with code.when(~code.is_null(self.tail) & self.is_last):
+                self.finish(self.first_row + first + i, height, *columns)
+
+    def finish(self, row: Value, height: Value, column: Value, width: Value) -> None:
+        """Have the tail go on with a panel of c, which lies in the first-level cache now."""
+        code = self.code
+        words = row, row + height, column, column + width, self.task
+        for place, word in zip(Region, words, strict=True):
+            code.set_word(self.region, place, word)
+        region = code.wrap(code.builder.ptrtoint(self.region.ir, I64.ir), I64)
+        code.call_pointer(self.tail, self.tail_context, region, code.constant(0, I64))
 
     def list_stretches(self, start: Value, depth: Value) -> Value:
         """Note the parts of a block of k that one step of a leads through; gives their number."""

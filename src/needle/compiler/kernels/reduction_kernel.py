@@ -26,7 +26,8 @@ from needle.compiler.types import I64, POINTER, Type, itemsize
 
 __all__ = ["HEADER", "Frame", "Kernel", "Tiles"]
 
-HEADER = 64  # bytes of scratch before the results of chunks: a counter, which arrives as 0
+HEADER = 64  # bytes of scratch before the results of chunks
+_COUNTER = 15  # the word of the context with the address of a counter, which is 0 between calls
 _LEVELS = MOST_LEAVES.bit_length()  # of the cascade
 
 
@@ -110,7 +111,7 @@ class Kernel:
             self._set_unit(code, frame, code.pointer_at(context, 1), unit)
             tiles(code, frame)
         with code.when(chunks > 1):
-            self._finish_chunks(code, frame, scratch, tasks)
+            self._finish_chunks(code, frame, code.pointer_at(context, _COUNTER), tasks)
         code.finish()
 
     def _set_unit(self, code: Code, frame: Frame, x: Value, unit: Value) -> None:
@@ -227,6 +228,7 @@ class Kernel:
         partials, row_bytes = frame.address("partials"), row * self.monoid.type.itemsize
         before = code.builder.atomic_rmw("add", counter.ir, I64.ir(1), ordering="acq_rel")
         with code.when((code.wrap(before, I64) + 1).equals(tasks)):
+            code.set_word(counter, 0, 0)
             with code.loop(0, 64 - _zeros(code, "ctlz", chunks - 1)) as level:
                 apart = code.constant(1, I64) << level
                 with code.loop(0, chunks - apart, apart * 2) as chunk:

@@ -1,0 +1,267 @@
+"""A unit with a space, as one fused kernel: what it loads, computes and stores, and its strides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import isinf, prod
+from typing import Any
+
+from needle.backend_ndarray.device import Scalar as NumberOperand
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.compiler.kernels import fused
+from needle.compiler.prepared import Prepared
+from needle.program.fuse import Unit
+from needle.program.space import Axes
+from needle.program.steps import Words
+from needle.program.tails import Order
+from needle.runtime.program import Variable
+
+__all__ = ["Loop", "loop_of"]
+
+_BAKED = (0, 1, -1, 2, 0.5)  # numbers that are part of the code, as they make it simpler
+
+
+@dataclass(eq=False)
+class Loop:
+    """A fused kernel to be.
+
+    prepared  the kernel
+    reads     what each pointer of its operands is to show; of an index, the number it begins with
+    writes    the nodes that it stores, in the order of its stores
+    scalars   words of its numbers
+    """
+
+    prepared: Prepared
+    reads: list[Operand | int]
+    writes: list[Node]
+    scalars: list[int | Variable]
+    in_step: frozenset[tuple[int, int]]
+    shares: dict[Operand | int, list[int]]
+
+
+def loop_of(
+    unit: Unit,
+    stored: Sequence[Node],
+    words: Words,
+    order: Order | None = None,
+    columns: Sequence[int] = (),
+    sums: Sequence[Node] = (),
+    chunk: int = 1,
+) -> Loop | None:
+    """The loop of a unit, of whose nodes these are stored; None if it cannot be one loop.
+
+    order    digits of rows and columns, if they have to be these
+    columns  digits of the columns, if they have to be these
+    sums     nodes that are added up over the rows, chunk by chunk; stored last
+    """
+    builder = _Builder(unit, stored, words)
+    if columns and order is None:
+        order = builder.order_with(columns)
+    return builder.build(order, sums, chunk)
+
+
+class _Builder:
+    def __init__(self, unit: Unit, stored: Sequence[Node], words: Words) -> None:
+        assert unit.space is not None
+        self.words = words
+        self.unit, self.space, self.stored = unit, unit.space, list(stored)
+        self.values: list[Any] = []
+        self.number: dict[Any, int] = {}
+        self.operands: list[tuple[Operand | int, dict[int, int]]] = []
+        self.scalars: list[int | Variable] = []
+        strides = self.space.strides
+        self.stores = [
+            (node, strides(self.space.axes[node], node.layout.strides)) for node in stored
+        ]
+
+    def order_with(self, columns: Sequence[int]) -> Order:
+        """The usual order, but with these columns."""
+        rank = self._rank(self._walks())
+        rest = [digit for digit in self.space.extents if digit not in columns]
+        return sorted(rest, key=rank), sorted(columns, key=rank)
+
+    def build(self, wanted: Order | None, sums: Sequence[Node], chunk: int) -> Loop | None:
+        order = self._order(wanted)
+        if order is None:
+            return None
+        rows, columns = order
+        self.row_digits, self.column_digits = rows, columns
+        for node in self.unit.nodes:
+            self.number[node] = self._add_node(node)
+        stores = []
+        for node, steps in self.stores:
+            number = self.number[node]
+            stores.append(fused.Store(number, str(node.layout.dtype), self._kind(steps)))
+        for node in sums:
+            stores.append(fused.Store(self.number[node], str(node.layout.dtype), "sums"))
+        body = fused.Body(tuple(self.values), tuple(stores))
+        strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
+        strides += [((0,) * len(rows), 1)] * len(sums)
+        extents = [self.space.extents[digit] for digit in rows]
+        width = prod(self.space.extents[digit] for digit in columns)
+        prepared = fused.prepare(body, extents, width, strides, chunk)
+        reads = [operand for operand, _ in self.operands]
+        in_step = frozenset(
+            (i, j)
+            for i, (_, read) in enumerate(self.operands)
+            for j, (_, written) in enumerate(self.stores)
+            if body.passes == 1 and read == written
+        )
+        level = [body.level[store.value] for store in stores]
+        return Loop(
+            prepared,
+            reads,
+            [node for node, _ in self.stores],
+            self.scalars,
+            in_step,
+            self._shares(body, level),
+        )
+
+    def _shares(self, body: fused.Body, level: Sequence[int]) -> dict[Operand | int, list[int]]:
+        """For what is read: the stores that may write where it lies, place by place."""
+        last = [0] * len(body.values)  # the last pass in which a value is computed from loads
+        for number in range(body.passes):
+            for i in body.needed(number):
+                last[i] = number
+        shares: dict[Operand | int, list[int]] = {}
+        for i, (operand, read) in zip(body.operands, self.operands, strict=True):
+            shares[operand] = [
+                j
+                for j, (node, written) in enumerate(self.stores)
+                if read == written
+                and isinstance(operand, Operand)
+                and node.layout.dtype == operand.layout.dtype
+                and level[j] >= last[i]
+            ]
+        return shares
+
+    # -- the order of loops --------------------------------------------------------------------
+
+    def _order(self, wanted: Order | None) -> Order | None:
+        """Digits of the rows, outermost first, and of the columns; None if these are no one axis."""
+        space = self.space
+        walks = self._walks()
+        everything = list(space.extents)
+        rank = self._rank(walks)
+        if wanted is not None:
+            return wanted if self._is_one_axis(wanted[1], walks) else None
+        if space.columns is not None:
+            columns = sorted(space.columns, key=rank)
+            rows = sorted((d for d in everything if d not in columns), key=rank)
+            return (rows, columns) if self._is_one_axis(columns, walks) else None
+        order = sorted(everything, key=rank)
+        columns = order[-1:]
+        while len(columns) < len(order) and self._is_one_axis(order[-len(columns) - 1 :], walks):
+            columns = order[-len(columns) - 1 :]
+        return order[: len(order) - len(columns)], columns
+
+    def _rank(self, walks: list[dict[int, int]]) -> Callable[[int], tuple[int, ...]]:
+        """What digits are sorted by, outermost first: as results lie, then as operands do."""
+        leading = [steps for _, steps in self.stores] + walks
+        return lambda digit: tuple([-abs(steps.get(digit, 0)) for steps in leading])
+
+    def _walks(self) -> list[dict[int, int]]:
+        """The steps of everything that is read from outside, the largest first."""
+        own = set(self.unit.nodes)
+        found = []
+        for node in self.unit.nodes:
+            for x in node.inputs:
+                if x.node not in own:
+                    found.append((x.layout.size, self._steps(node, x.layout)))
+        found.sort(key=lambda pair: -pair[0])
+        return [steps for _, steps in found]
+
+    def _is_one_axis(self, digits: Sequence[int], walks: Iterable[dict[int, int]]) -> bool:
+        extents = self.space.extents
+        return all(
+            steps.get(outer, 0) == steps.get(inner, 0) * extents[inner]
+            for steps in (*walks, *[steps for _, steps in self.stores])
+            for outer, inner in zip(digits, digits[1:], strict=False)
+        )
+
+    def _steps(self, node: Node, view: Layout) -> dict[int, int]:
+        """Steps along the digits of an operand of a node."""
+        return self.space.strides(self._axes_read(node), view.strides)
+
+    def _axes_read(self, node: Node) -> Axes:
+        if node.primitive != "reduce":
+            return self.space.axes[node]
+        return self.space.axes_reduced[node]
+
+    # -- values --------------------------------------------------------------------------------
+
+    def _add(self, key: Any, value: Any) -> int:
+        found = self.number.get(key)
+        if found is None:
+            found = self.number[key] = len(self.values)
+            self.values.append(value)
+        return found
+
+    def _add_node(self, node: Node) -> int:
+        given = node.parameters
+        dtype = str(node.layout.dtype)
+        if node.primitive == "reduce":
+            inner = self._add_operand(node, node.inputs[0])
+            self.values.append(fused.Reduce(given["name"], inner, dtype))
+            return len(self.values) - 1
+        arrays, numbers = iter(node.inputs), iter(node.numbers)
+        inputs = [
+            self._add_number(next(numbers), x)
+            if isinstance(x, NumberOperand)
+            else self._add_operand(node, next(arrays))
+            for x in given["operands"]
+        ]
+        compute = tuple(str(to) for to in given["compute"])
+        self.values.append(fused.Apply(given["name"], tuple(inputs), compute, dtype))
+        return len(self.values) - 1
+
+    def _add_operand(self, node: Node, x: Operand) -> int:
+        found = self.number.get(x.node)
+        if found is not None:
+            return found
+        if x.node.primitive == "fill":
+            return self._add_number(x.node.numbers[0], NumberOperand(x.layout.dtype))
+        steps = self._steps(node, x.layout)
+        key = (x.node, tuple(sorted(steps.items())), x.offset)
+        dtype = str(x.layout.dtype)
+        known = self.number.get(key)
+        if known is not None:
+            return known
+        kind = self._kind(steps)
+        if x.node.primitive == "iota" and x.layout.dtype.kind in "iu":
+            value: Any = fused.Index(dtype, "same" if kind == "same" else "row")
+            self.operands.append((x.offset, steps))
+        else:
+            value = fused.Load(dtype, kind)
+            self.operands.append((x, steps))
+        return self._add(key, value)
+
+    def _add_number(self, number: Any, operand: NumberOperand) -> int:
+        dtype = str(operand.dtype)
+        if _is_baked(number):
+            return self._add(("number", dtype, float(number)), fused.Number(float(number), dtype))
+        word = self.words.of(number, operand.dtype)
+        key = ("scalar", dtype, word)
+        if key not in self.number:
+            self.scalars.append(word)
+        return self._add(key, fused.Scalar(dtype))
+
+    # -- strides -------------------------------------------------------------------------------
+
+    def _kind(self, steps: dict[int, int]) -> str:
+        if all(steps.get(digit, 0) == 0 for digit in self.column_digits):
+            return "same"
+        inner = steps.get(self.column_digits[-1], 0)
+        return "row" if inner == 1 else "strided"
+
+    def _strides(self, steps: dict[int, int]) -> tuple[tuple[int, ...], int]:
+        column = steps.get(self.column_digits[-1], 0) if self.column_digits else 0
+        return tuple(steps.get(digit, 0) for digit in self.row_digits), column
+
+
+def _is_baked(number: Any) -> bool:
+    if type(number) not in (int, float):
+        return False
+    return number in _BAKED or (type(number) is float and isinf(number))

@@ -1,0 +1,359 @@
+"""Nodes to steps: each primitive to the kernel that the device runs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from needle.backend_ndarray.device import Scalar
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.compiler.kernels import (
+    arg_reduction,
+    check,
+    contraction,
+    elementwise,
+    gather,
+    iota,
+    reduction,
+    scan,
+)
+from needle.compiler.prepared import Prepared
+from needle.program.column_sums import ColumnSum, find_column_sums
+from needle.program.fuse import Unit, fuse
+from needle.program.graph import Graph
+from needle.program.loops import Loop, loop_of
+from needle.program.steps import Buffer, Place, Step, Words
+from needle.program.tails import find_tails
+from needle.runtime.call import runtime_function
+
+__all__ = ["Lowered", "lower"]
+
+_CHUNK = 64  # rows that a loop adds up one after the other
+
+
+class Lowered:
+    """The steps of a graph, and where each node's memory is."""
+
+    def __init__(self, graph: Graph, updated: set[Node]) -> None:
+        self.graph = graph
+        self.buffers: dict[Node, Buffer] = {}
+        self.steps: list[Step] = []
+        self.words = Words()
+        self._later: list[Step] = []
+        self._done: set[Node] = set()
+        bindings = {node: number for number, node in enumerate(graph.inputs)}
+        units = fuse(graph)
+        unit_of = {node: unit for unit in units for node in unit.nodes}
+        asked = {output.node for output in graph.outputs}
+        users: dict[Node, set[Unit]] = {}
+        for node in graph.nodes:
+            for x in node.inputs:
+                users.setdefault(x.node, set()).add(unit_of[node])
+        order = [node for unit in units for node in unit.nodes]
+        self._last_use = {x.node: i for i, node in enumerate(order) for x in node.inputs}
+        self._last_use |= {output.node: len(order) for output in graph.outputs}
+        self._position = -1
+        tails = find_tails(units, users, asked)
+        deferred = {node for node, _ in tails.values()}
+        self._sums = find_column_sums(units, tails)
+        for unit in units:
+            if unit.nodes[0].primitive == "fill" and unit.nodes[0] not in asked:
+                self._position += 1
+                continue
+            if unit.nodes[0] in deferred:
+                self._position += 1
+                continue
+            if unit.nodes[0] in self._done:
+                self._position += 1
+                continue
+            sums, columns = self._sums.get(unit, ([], []))
+            elsewhere = {unit, *[unit_of[node] for node, _ in sums]}
+            stored = [n for n in unit.nodes if n in asked or not users.get(n, {unit}) <= elsewhere]
+            parts = [node for _, node in sums]
+            if unit in tails:
+                node, order = tails[unit]
+                chunk = self._chunk_of_tail(node) if parts else 1
+                loop = None
+                if chunk:
+                    loop = loop_of(unit, stored, self.words, order, columns, parts, chunk)
+                if loop is not None:
+                    self._position += len(unit.nodes)
+                    self._add_tail(node, unit, loop, updated, sums, chunk)
+                    continue
+                _LOWER[node.primitive](self, node)
+            if len(unit.nodes) > 1 or sums:
+                loop = loop_of(
+                    unit, stored, self.words, None, columns, parts, _CHUNK if sums else 1
+                )
+                if loop is not None:
+                    self._position += len(unit.nodes)
+                    self._add_loop(unit, loop, sums, _CHUNK)
+                    continue
+                if sums:
+                    stored = [n for n in unit.nodes if n in asked or users.get(n, {unit}) != {unit}]
+                    loop = loop_of(unit, stored, self.words)
+                    if loop is not None:
+                        self._position += len(unit.nodes)
+                        self._add_loop(unit, loop, [], 1)
+                        continue
+            for node in unit.nodes:
+                self._position += 1
+                if node.primitive == "input":
+                    self.buffers[node] = Buffer(node.layout.nbytes, binding=bindings[node])
+                else:
+                    _LOWER[node.primitive](self, node)
+
+    def _chunk_of_tail(self, node: Node) -> int:
+        """Rows of a panel, where panels follow each other without gaps; else 0."""
+        a, b = [x.layout for x in node.inputs]
+        return contraction.panel_rows(a, b, node.layout, node.parameters["groups"])
+
+    def _add_sums(self, sums: Sequence[ColumnSum], chunk: int) -> list[Place]:
+        """Memory for the sums of chunks, and the steps that add those up."""
+        places = []
+        for node, part in sums:
+            width = node.layout.size
+            chunks = -(-(part.layout.size // width) // chunk)
+            rows = Layout.of(node.layout.device, node.layout.dtype, (chunks, width))
+            out = Layout.of(node.layout.device, node.layout.dtype, (width,))
+            place = Place(Buffer(rows.nbytes))
+            places.append(place)
+            prepared = reduction.prepare("sum", rows, (0,), out)
+            self._later.append(
+                Step(repr(node), prepared, [place], [self.fresh(node)], nodes=[node])
+            )
+            self._done.add(node)
+        return places
+
+    def _flush(self) -> None:
+        self.steps += self._later
+        self._later = []
+
+    def _add_tail(
+        self,
+        node: Node,
+        unit: Unit,
+        loop: Loop,
+        updated: set[Node],
+        sums: Sequence[ColumnSum],
+        chunk: int,
+    ) -> None:
+        """A contraction with a loop as its tail."""
+        a, b = [x.layout for x in node.inputs]
+        whole = unit.space is not None and unit.space.columns is not None
+        prepared = contraction.prepare(a, b, node.layout, *node.parameters["groups"], whole)
+        result = next(x for x in loop.reads if isinstance(x, Operand) and x.node is node)
+        reads = [self.place(operand) for operand in node.inputs]
+        writes = [self.fresh(stored) for stored in loop.writes]
+        # the sums may lie where the tail then writes what it makes of them
+        homes = [j for j in loop.shares[result] if loop.writes[j] not in updated]
+        if homes:
+            self.buffers[node] = writes[homes[0]].buffer
+        else:
+            self.fresh(node)
+        step = Step(repr(node), prepared, reads, [Place(self.buffers[node])], nodes=[node])
+        step.tail = self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunk)])
+        self.steps.append(step)
+        self._flush()
+
+    def _loop_step(self, unit: Unit, loop: Loop, writes: Sequence[Place]) -> Step:
+        reads = [x if isinstance(x, int) else self.place(x) for x in loop.reads]
+        title = "; ".join(repr(node) for node in unit.nodes)
+        return Step(
+            title, loop.prepared, reads, writes, loop.scalars, False, unit.nodes, True, loop.in_step
+        )
+
+    def _add_loop(self, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], chunk: int) -> None:
+        writes = [self.fresh(node) for node in loop.writes]
+        self.steps.append(self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunk)]))
+        self._flush()
+
+    def place(self, operand: Operand) -> Place:
+        """Where an operand begins. What is filled with a number exists from when it is read on."""
+        if operand.node.primitive == "fill" and operand.node not in self.buffers:
+            _fill(self, operand.node)
+        return Place(self.buffers[operand.node], operand.offset * operand.layout.itemsize)
+
+    def fresh(self, node: Node) -> Place:
+        """Memory of its own for what the node makes."""
+        buffer = self.buffers[node] = Buffer(node.layout.nbytes)
+        return Place(buffer)
+
+    def add(
+        self, node: Node, prepared: Prepared, scalars: Iterable[int] = (), error: bool = False
+    ) -> None:
+        """A step that reads the node's inputs and fills memory of its own."""
+        reads = [self.place(operand) for operand in node.inputs]
+        self.steps.append(
+            Step(
+                repr(node),
+                prepared,
+                reads,
+                [self.fresh(node)],
+                tuple(scalars),
+                error,
+                [node],
+                in_step=_in_step(node),
+            )
+        )
+
+    def is_last_use(self, node: Node) -> bool:
+        """Whether nobody reads `node` after the node that is being lowered."""
+        return self._last_use.get(node, -1) <= self._position
+
+
+def lower(graph: Graph, updated: set[Node]) -> Lowered:
+    """The steps that compute a graph; `updated` are nodes that may take the place of inputs."""
+    return Lowered(graph, updated)
+
+
+def _in_step(node: Node) -> frozenset[tuple[int, int]]:
+    """Of an elementwise node: the operands that are read as the result is written."""
+    if node.primitive != "elementwise":
+        return frozenset()
+    same = [
+        i
+        for i, x in enumerate(node.inputs)
+        if (x.layout.shape, x.layout.strides) == (node.layout.shape, node.layout.strides)
+        and x.layout.itemsize == node.layout.itemsize
+    ]
+    return frozenset((i, 0) for i in same)
+
+
+def _elementwise(lowered: Lowered, node: Node) -> None:
+    given = node.parameters
+    operands, compute = given["operands"], given["compute"]
+    dtypes = [x.dtype for x in operands if isinstance(x, Scalar)]
+    words = [
+        lowered.words.of(number, dtype) for number, dtype in zip(node.numbers, dtypes, strict=True)
+    ]
+    lowered.add(node, elementwise.prepare(given["name"], operands, compute, node.layout), words)
+
+
+def _assign(lowered: Lowered, node: Node) -> None:
+    *sources, target = node.inputs
+    before = target.node
+    if before.primitive == "fill":  # it may be shared
+        _fill_for(lowered, node, before)
+    elif (
+        lowered.is_last_use(before)
+        and lowered.buffers[before].binding is None
+        and lowered.buffers[before].address is None
+    ):
+        lowered.buffers[node] = lowered.buffers[before]
+    else:
+        _copy(lowered, node, before)
+    buffer = lowered.buffers[node]
+    source = sources[0].layout if sources else Scalar(_number_dtype(node.numbers[0], target.layout))
+    words = [] if sources else [lowered.words.of(node.numbers[0], source.dtype)]
+    prepared = elementwise.prepare("copy", [source], [target.layout.dtype], target.layout)
+    where = Place(buffer, target.offset * target.layout.itemsize)
+    reads = [lowered.place(x) for x in sources]
+    lowered.steps.append(Step(repr(node), prepared, reads, [where], words, False, [node]))
+
+
+def _copy(lowered: Lowered, node: Node, before: Node) -> None:
+    """All of the memory before the write, for who still reads that."""
+    flat = before.layout.strided((before.layout.nbytes // before.layout.itemsize,), (1,))
+    prepared = elementwise.prepare("copy", [flat], [flat.dtype], flat)
+    reads = [Place(lowered.buffers[before])]
+    lowered.steps.append(Step("copy", prepared, reads, [lowered.fresh(node)], (), False, [node]))
+
+
+def _number_dtype(number: Any, target: Layout) -> np.dtype[Any]:
+    return target.dtype if target.dtype.kind in "iub" else np.dtype(np.float64)
+
+
+def _fill_for(lowered: Lowered, node: Node, fill: Node) -> None:
+    """Memory of a node's own, filled."""
+    _fill(lowered, fill)
+    lowered.buffers[node] = lowered.buffers.pop(fill)
+
+
+def _fill(lowered: Lowered, node: Node) -> None:
+    flat = node.layout.strided((node.layout.nbytes // node.layout.itemsize,), (1,))
+    dtype = _number_dtype(node.numbers[0], flat)
+    prepared = elementwise.prepare("copy", [Scalar(dtype)], [flat.dtype], flat)
+    lowered.add(node, prepared, [lowered.words.of(node.numbers[0], dtype)])
+
+
+def _empty(lowered: Lowered, node: Node) -> None:
+    lowered.fresh(node)
+
+
+def _constant(lowered: Lowered, node: Node) -> None:
+    if "memory" in node.parameters:
+        memory = node.parameters["memory"]
+        address = runtime_function("address")(memory)
+        lowered.buffers[node] = Buffer(node.layout.nbytes, address=address, keep=memory)
+        return
+    values = np.array(node.parameters["values"], order="C", copy=True)
+    address = values.__array_interface__["data"][0]
+    lowered.buffers[node] = Buffer(values.nbytes, address=address, keep=values)
+
+
+def _reduce(lowered: Lowered, node: Node) -> None:
+    given = node.parameters
+    x = node.inputs[0].layout
+    lowered.add(node, reduction.prepare(given["name"], x, given["axes"], node.layout))
+
+
+def _arg_reduce(lowered: Lowered, node: Node) -> None:
+    given = node.parameters
+    x = node.inputs[0].layout
+    lowered.add(node, arg_reduction.prepare(given["name"], x, given["axis"], node.layout))
+
+
+def _scan(lowered: Lowered, node: Node) -> None:
+    given = node.parameters
+    lowered.add(
+        node, scan.prepare(given["name"], node.inputs[0].layout, given["axis"], node.layout)
+    )
+
+
+def _contract(lowered: Lowered, node: Node) -> None:
+    a, b = [x.layout for x in node.inputs]
+    lowered.add(node, contraction.prepare(a, b, node.layout, *node.parameters["groups"]))
+
+
+def _gather(lowered: Lowered, node: Node) -> None:
+    x, *indices = [operand.layout for operand in node.inputs]
+    axis = node.parameters["axis"]
+    lowered.add(node, gather.prepare_gather(x, indices, axis, node.layout), error=True)
+
+
+def _scatter_add(lowered: Lowered, node: Node) -> None:
+    x, *indices = [operand.layout for operand in node.inputs]
+    axis = node.parameters["axis"]
+    lowered.add(node, gather.prepare_scatter_add(x, indices, axis, node.layout), error=True)
+
+
+def _check(lowered: Lowered, node: Node) -> None:
+    (operand,) = node.inputs
+    reads = [lowered.place(operand)]
+    lowered.buffers[node] = reads[0].buffer
+    lowered.steps.append(Step("check", check.prepare(operand.layout), reads, [], (), True, [node]))
+
+
+def _iota(lowered: Lowered, node: Node) -> None:
+    lowered.add(node, iota.prepare(node.layout))
+
+
+_LOWER: dict[str, Callable[[Lowered, Node], None]] = {
+    "elementwise": _elementwise,
+    "assign": _assign,
+    "empty": _empty,
+    "fill": _fill,
+    "constant": _constant,
+    "reduce": _reduce,
+    "arg_reduce": _arg_reduce,
+    "scan": _scan,
+    "contract": _contract,
+    "gather": _gather,
+    "scatter_add": _scatter_add,
+    "check": _check,
+    "iota": _iota,
+}

@@ -1,0 +1,91 @@
+"""When each step runs: in stages, each as early as what it reads, and overwrites, allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from needle.program.steps import Buffer, Step
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    """Stages of steps that do not depend on each other.
+
+    steps     each after those whose results it reads
+    in_place  buffers that may share memory with others, which hold what was there before
+
+    stages    the steps
+    granted   those of `in_place` whose old contents nobody reads when they are written, and that
+              are written when no fault of a value can come any more
+    """
+
+    def __init__(self, steps: Sequence[Step], in_place: Mapping[Buffer, Buffer]) -> None:
+        self._steps = list(steps)
+        self._ahead: list[set[int]] = [set() for _ in steps]
+        self._closure = [0] * len(steps)
+        self._readers: dict[Buffer, list[int]] = {}
+        self._writers: dict[Buffer, list[int]] = {}
+        for number, step in enumerate(steps):
+            self._take(number, step)
+        self.granted = {new for new, old in in_place.items() if self._grant(new, old)}
+        self.stages = self._in_stages()
+
+    def _take(self, number: int, step: Step) -> None:
+        ahead = self._ahead[number]
+        for place in step.places_read:
+            ahead |= set(self._writers.get(place.buffer, ()))
+        for place in step.places_written:  # over an earlier version
+            ahead |= set(self._writers.get(place.buffer, ()))
+            ahead |= set(self._readers.get(place.buffer, ()))
+        ahead.discard(number)
+        for other in ahead:
+            self._closure[number] |= self._closure[other] | 1 << other
+        for place in step.places_read:
+            self._readers.setdefault(place.buffer, []).append(number)
+        for place in step.places_written:
+            self._writers.setdefault(place.buffer, []).append(number)
+
+    def _grant(self, new: Buffer, old: Buffer) -> bool:
+        writers = self._writers.get(new, [])
+        if len(writers) != 1:
+            return False
+        writer = writers[0]
+        checks = [i for i, step in enumerate(self._steps) if step.error]
+        first = {*self._readers.get(old, ()), *checks} - {writer}
+        if any(self._closure[other] >> writer & 1 for other in first):
+            return False
+        if not self._steps[writer].may_overwrite(old, new):
+            return False
+        for other in first:
+            self._put_ahead(writer, other)
+        return True
+
+    def _put_ahead(self, number: int, other: int) -> None:
+        self._ahead[number].add(other)
+        more = self._closure[other] | 1 << other
+        if more & ~self._closure[number]:
+            for i, closure in enumerate(self._closure):
+                if i == number or closure >> number & 1:
+                    self._closure[i] = closure | more
+
+    def _in_stages(self) -> list[list[Step]]:
+        stage_of: dict[int, int] = {}
+        stages: list[list[Step]] = []
+        for root in range(len(self._steps)):
+            stack = [root]
+            while stack:
+                number = stack[-1]
+                waiting = [other for other in self._ahead[number] if other not in stage_of]
+                if waiting and number not in stage_of:
+                    stack += waiting
+                    continue
+                stack.pop()
+                if number in stage_of:
+                    continue
+                stage = 1 + max([stage_of[other] for other in self._ahead[number]], default=-1)
+                stage_of[number] = stage
+                while len(stages) <= stage:
+                    stages.append([])
+                stages[stage].append(self._steps[number])
+        return stages

@@ -1,0 +1,121 @@
+"""Steps: what a node becomes. A kernel with its numbers, and the places in memory that it reads
+and writes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from needle.backend_ndarray.ndarray_backend_trace import Node
+from needle.compiler.prepared import Prepared
+from needle.run_numbers import RunNumber
+from needle.runtime.program import Variable
+
+__all__ = ["Buffer", "Place", "Step", "Words", "word_of"]
+
+_SCRATCH_WORD, _ERROR_WORD = 13, 14
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that nodes fill.
+
+    nbytes   how much
+    binding  the number of the binding that it is; None: memory of the program's own
+    address  of a constant, where it lies; None else
+    keep     what holds a constant's memory
+    """
+
+    nbytes: int
+    binding: int | None = None
+    address: int | None = None
+    keep: Any = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes from the beginning of a buffer on."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(eq=False)
+class Step:
+    """A kernel in the program.
+
+    title    what it computes, for people
+    prepared the kernel and its numbers
+    reads    places, in the order in which the kernel takes them; then
+    writes   the places written
+    scalars  words that are numbers: bits of doubles, or i64s
+    error    whether the kernel finds fault with values
+    tail     a step that a contraction runs on each panel of its result
+    in_step  (read, write): an element is read before it, and nothing else, is written
+    """
+
+    title: str
+    prepared: Prepared
+    reads: Sequence[Place | int]
+    writes: Sequence[Place]
+    scalars: Sequence[int | Variable] = ()
+    error: bool = False
+    nodes: list[Node] = field(default_factory=list)
+    fused: bool = False
+    in_step: frozenset[tuple[int, int]] = frozenset()
+    tail: Step | None = None
+
+    def may_overwrite(self, old: Buffer, new: Buffer) -> bool:
+        """Whether `new` may be written where `old` lies that the step itself reads."""
+        if self.tail is not None:
+            mine = any(isinstance(place, Place) and place.buffer is old for place in self.reads)
+            return not mine and self.tail.may_overwrite(old, new)
+        read = [
+            i
+            for i, place in enumerate(self.reads)
+            if isinstance(place, Place) and place.buffer is old
+        ]
+        written = [i for i, place in enumerate(self.writes) if place.buffer is new]
+        return all((i, j) in self.in_step for i in read for j in written)
+
+    @property
+    def places_read(self) -> list[Place]:
+        """The places that it reads, without numbers, and those of its tail."""
+        mine = [place for place in self.reads if isinstance(place, Place)]
+        return mine if self.tail is None else mine + self.tail.places_read
+
+    @property
+    def places_written(self) -> list[Place]:
+        """The places that it writes, and its tail."""
+        return [*self.writes, *(self.tail.places_written if self.tail is not None else ())]
+
+
+class Words:
+    """Numbers as kernels take them; those that are known at the run only become variables.
+
+    variables  each with whether it is handed over as a double, in the order of their numbers
+    """
+
+    def __init__(self) -> None:
+        self.variables: dict[tuple[str, bool], tuple[Variable, RunNumber]] = {}
+
+    def of(self, number: Any, dtype: Any) -> int | Variable:
+        """The bits of a double for floats, else an i64."""
+        is_float = dtype.kind == "f" or dtype.name == "bfloat16"
+        if not isinstance(number, RunNumber):
+            return word_of(number, is_float)
+        key = (number.source, is_float)
+        found = self.variables.get(key)
+        if found is None:
+            found = self.variables[key] = (Variable(len(self.variables)), number)
+        return found[0]
+
+
+def word_of(number: Any, is_float: bool) -> int:
+    """A number as a word: the bits of a double, or an i64."""
+    if is_float:
+        return struct.unpack("q", struct.pack("d", float(number)))[0]  # type: ignore[no-any-return]
+    number = int(number)
+    return number - (1 << 64) if number >= 1 << 63 else number

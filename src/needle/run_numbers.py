@@ -1,0 +1,185 @@
+"""Numbers that a compiled function works out again at each call: learning rates, step counts.
+
+While a function is traced, a `RunNumber` stands for such a number. It has the value of that moment
+and remembers how it came about; arithmetic gives others. Where it meets an array it stays one, and
+the program is given its value at each run. Whoever asks whether it is true, or compares it, gets an
+answer that is noted: it has to be the same at each call, or the function is traced again.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["Numbers", "RunNumber", "value_of"]
+
+
+class RunNumber:
+    """A number of a traced function.
+
+    value     what it is while the function is traced
+    source    Python's spelling of it, of `n[0], n[1], ...`
+    numbers   the record that it belongs to
+    """
+
+    __slots__ = ("numbers", "source", "value")
+
+    def __init__(self, numbers: Numbers, source: str, value: Any) -> None:
+        self.numbers, self.source, self.value = numbers, source, value
+
+    def __repr__(self) -> str:
+        return f"RunNumber({self.value})"
+
+    # -- arithmetic: other such numbers ----------------------------------------------------------
+
+    def _with(self, spelling: str, function: Callable[..., Any], *others: Any) -> Any:
+        if not all(isinstance(x, (RunNumber, int, float)) for x in others):
+            return NotImplemented
+        operands = (self, *others)
+        value = function(*map(value_of, operands))
+        return self.numbers.named(spelling.format(*map(_spelt, operands)), value)
+
+    def _reversed(self, spelling: str, function: Callable[..., Any], other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        value = function(other, self.value)
+        return self.numbers.named(spelling.format(_spelt(other), self.source), value)
+
+    def __add__(self, other: Any) -> Any:
+        return self._with("({} + {})", operator.add, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._with("({} - {})", operator.sub, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._with("({} * {})", operator.mul, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._with("({} / {})", operator.truediv, other)
+
+    def __pow__(self, other: Any) -> Any:
+        return self._with("({} ** {})", operator.pow, other)
+
+    def __mod__(self, other: Any) -> Any:
+        return self._with("({} % {})", operator.mod, other)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self._with("({} // {})", operator.floordiv, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._reversed("({} + {})", operator.add, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._reversed("({} - {})", operator.sub, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._reversed("({} * {})", operator.mul, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._reversed("({} / {})", operator.truediv, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self._reversed("({} ** {})", operator.pow, other)
+
+    def __neg__(self) -> Any:
+        return self._with("(-{})", operator.neg)
+
+    def __abs__(self) -> Any:
+        return self._with("abs({})", abs)
+
+    def sqrt(self) -> Any:
+        """Its square root."""
+        return self._with("math.sqrt({})", math.sqrt)
+
+    # -- questions: Python's own answers, which are noted ------------------------------------------
+
+    def _ask(self, spelling: str, function: Callable[..., Any], *others: Any) -> Any:
+        operands = (self, *others)
+        if not all(isinstance(x, (RunNumber, int, float)) for x in others):
+            return NotImplemented
+        answer = function(*map(value_of, operands))
+        self.numbers.answers[spelling.format(*map(_spelt, operands))] = answer
+        return answer
+
+    def __bool__(self) -> bool:
+        return self._ask("bool({})", bool)  # type: ignore[no-any-return]
+
+    def __float__(self) -> float:
+        return self._ask("float({})", float)  # type: ignore[no-any-return]
+
+    def __int__(self) -> int:
+        return self._ask("int({})", int)  # type: ignore[no-any-return]
+
+    def __index__(self) -> int:
+        return self._ask("operator.index({})", operator.index)  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> Any:
+        return self._ask("({} == {})", operator.eq, other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._ask("({} != {})", operator.ne, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._ask("({} < {})", operator.lt, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._ask("({} <= {})", operator.le, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._ask("({} > {})", operator.gt, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._ask("({} >= {})", operator.ge, other)
+
+    def __hash__(self) -> int:
+        return hash(int(self) if isinstance(self.value, int) else float(self))
+
+
+class Numbers:
+    """The numbers of one traced function.
+
+    given    what `n` holds: the values from outside, in the order in which they were named
+    answers  the questions that were asked, by their spelling, with the answers
+    """
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        self.answers: dict[str, Any] = {}
+        self._named: dict[str, RunNumber] = {}
+
+    def new(self, value: Any) -> RunNumber:
+        """Another number from outside."""
+        self.given.append(value)
+        return self.named(f"n[{len(self.given) - 1}]", value)
+
+    def named(self, source: str, value: Any) -> RunNumber:
+        """The number with that spelling."""
+        found = self._named.get(source)
+        if found is None:
+            found = self._named[source] = RunNumber(self, source, value)
+        return found
+
+    def asks(self) -> Callable[[Sequence[Any]], bool]:
+        """Whether all answers are the same for other given values."""
+        terms = [f"{spelling} == {answer!r}" for spelling, answer in self.answers.items()]
+        return _compiled(" and ".join(terms) or "True")
+
+    def evaluates(self, numbers: Sequence[RunNumber]) -> Callable[[Sequence[Any]], Any]:
+        """The values of some numbers, as a tuple, for other given values."""
+        return _compiled("(" + "".join(f"{number.source}, " for number in numbers) + ")")
+
+
+def _compiled(expression: str) -> Callable[[Sequence[Any]], Any]:
+    names = {"math": math, "operator": operator, "inf": math.inf, "nan": math.nan}
+    return eval(f"lambda n: {expression}", names)  # type: ignore[no-any-return]
+
+
+def _spelt(number: Any) -> str:
+    return number.source if isinstance(number, RunNumber) else repr(number)
+
+
+def value_of(number: Any) -> Any:
+    """The value that a number has now."""
+    return number.value if isinstance(number, RunNumber) else number

@@ -1,0 +1,204 @@
+"""Programs: kernels in a fixed order, run by all threads together from a table, without Python.
+
+A program is a row of *stages*. The calls of a stage do not depend on each other and are cut into
+tasks; a stage begins when all tasks of the one before are done. Each thread has tasks of its own
+in every stage, the same ones at every run, whose data its cache may hold; who is done with them
+takes over what others have not begun. So a thread that is late, or not there, delays nobody.
+
+What a kernel reads is in its context, whose addresses are known beforehand but for those of the
+*bindings*: memories that are handed over at each run.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
+from needle.runtime.call import builtin, runtime_address
+from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
+from needle.runtime.threads import get_num_threads
+
+__all__ = ["Bound", "Call", "Program", "Variable"]
+
+_RELEASE_AFTER = 20_000  # nanoseconds of work for which other Python threads may run
+_LINE = 8  # words of a cache line
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An address in the memory of a binding: so many bytes from where the binding begins."""
+
+    binding: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A number that may be another at each run; see `Program.set`."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A kernel and its context.
+
+    kernel   its address: void (context, task, tasks)
+    numbers  the i64 words that word 0 of the context points to
+    context  its words from number 1 on: addresses and numbers, or what each run brings
+    tasks    into how many it is cut
+    error    the number of the context's word that the kernel sets on a fault; 0: none
+    tail     a kernel that this one calls: its address is in word TAIL, its context's in the next
+    counter  that of the word which is to hold the address of a counter, which the kernel leaves
+             at 0; 0: none
+    """
+
+    kernel: int
+    numbers: tuple[int, ...]
+    context: tuple[int | Bound | Variable, ...]
+    tasks: int = 1
+    error: int = 0
+    counter: int = 0
+    tail: Call | None = None
+
+
+class Program:
+    """Stages of calls, laid out for native code; `run(memory, offset, ...)` runs them.
+
+    keep  what the addresses in the contexts depend on; held as long as the program is
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Sequence[Call]],
+        bindings: int,
+        keep: Any = None,
+        nanoseconds: float = float("inf"),
+    ) -> None:
+        self._keep, self._lock = keep, Lock()
+        layout = _Table(stages, bindings, nanoseconds)
+        self._words = layout.words()
+        self._variables, self.tasks = layout.variables, layout.tasks
+        table = struct.pack("q", self._words.ctypes.data)
+        self._run = builtin(runtime_address("run"), table)
+
+    def set(self, variable: int, word: int) -> None:
+        """Give a variable its value: the bits of a double, or an i64."""
+        for place in self._variables.get(variable, ()):
+            self._words[place] = word
+
+    def run(self, *bindings: Any) -> bool:
+        """Run it on the memories of the bindings: (memory, offset in bytes) for each.
+
+        False where a kernel found fault with a value; the stages after it did not run.
+        """
+        with self._lock:
+            return self._run(*bindings)  # type: ignore[no-any-return]
+
+    def run_timed(self, *bindings: Any) -> tuple[bool, np.ndarray[Any, Any]]:
+        """`run`, and of each task, call by call: begin, end (ns), and the number of its thread."""
+        times = np.zeros((self.tasks, TIME_WORDS), np.int64)
+        with self._lock:
+            self._words[Head.TIMES_AT] = times.ctypes.data
+            try:
+                return self._run(*bindings), times
+            finally:
+                self._words[Head.TIMES_AT] = 0
+
+
+@dataclass(frozen=True)
+class _At:
+    """The address of a word of the table."""
+
+    place: int
+
+
+class _Table:
+    """The table of a program, being laid out: parts one behind the other in one row of words."""
+
+    def __init__(self, stages: Sequence[Sequence[Call]], bindings: int, nanoseconds: float) -> None:
+        self.stages, self.bindings, self.nanoseconds = stages, bindings, nanoseconds
+        self.threads = get_num_threads()
+        self.row: list[int | _At] = [0] * Head.WORDS
+        self.patches: list[int | _At] = []
+        self.variables: dict[int, list[int]] = {}
+        self.tasks = 0
+
+    def words(self) -> np.ndarray[Any, Any]:
+        """The table, beginning with a cache line."""
+        self._fill()
+        table = np.zeros(len(self.row) + _LINE, np.int64)
+        table = table[-(table.ctypes.data // 8) % _LINE :][: len(self.row)]
+        base = table.ctypes.data
+        table[:] = [base + 8 * x.place if type(x) is _At else x for x in self.row]
+        return table
+
+    def _fill(self) -> None:
+        contexts = [[self._context(call) for call in stage] for stage in self.stages]
+        stages: list[int | _At] = []
+        tasks: list[int | _At] = []
+        errors: list[int | _At] = []
+        for calls, places in zip(self.stages, contexts, strict=True):
+            first, checked = len(tasks) // TASK_WORDS, len(errors)
+            for call, place in zip(calls, places, strict=True):
+                for task in range(call.tasks):
+                    tasks += [call.kernel, place, task, call.tasks]
+                if call.error:
+                    errors.append(_At(place.place + call.error))
+            stages += [first, len(tasks) // TASK_WORDS - first, checked, len(errors) - checked]
+        self.tasks, count = len(tasks) // TASK_WORDS, len(self.stages)
+        claims = self._part([0] * (count * self.threads), aligned=True)
+        done = self._part([0] * count)
+        head: dict[int, int | _At] = {
+            Head.BINDINGS: self.bindings,
+            Head.POINTERS_AT: self._part([0] * self.bindings),
+            Head.PATCHES: len(self.patches) // PATCH_WORDS,
+            Head.PATCHES_AT: self._part(self.patches),
+            Head.STAGES: count,
+            Head.STAGES_AT: self._part(stages),
+            Head.TASKS_AT: self._part(tasks),
+            Head.CLAIMS_AT: claims,
+            Head.DONE_AT: done,
+            Head.COUNTERS: 8 * count * (self.threads + 1),
+            Head.ERRORS: len(errors),
+            Head.ERRORS_AT: self._part(errors),
+            Head.THREADS: self.threads,
+            Head.RELEASES_GIL: int(self.nanoseconds > _RELEASE_AFTER),
+        }
+        for word, value in head.items():
+            self.row[word] = value
+
+    def _part(self, words: Sequence[int | _At], aligned: bool = False) -> _At:
+        """Add words to the table; where they begin."""
+        if aligned:
+            self.row += [0] * (-len(self.row) % _LINE)
+        place = len(self.row)
+        self.row += words
+        return _At(place)
+
+    def _context(self, call: Call) -> _At:
+        """Add a call's context and numbers; what is bound is noted in the patches."""
+        numbers = self._part(call.numbers)
+        counter = self._part([0], aligned=True) if call.counter else None
+        tail = self._context(call.tail) if call.tail else None
+        place = self._part([numbers], aligned=True)
+        for word in call.context:
+            if isinstance(word, Bound):
+                self.patches += [_At(len(self.row)), word.binding, word.offset]
+                word = 0
+            elif isinstance(word, Variable):
+                self.variables.setdefault(word.number, []).append(len(self.row))
+                word = 0
+            self.row.append(word)
+        if counter is not None:
+            self.row[place.place + call.counter] = counter
+        if call.tail is not None and tail is not None:
+            self.row[place.place + TAIL] = call.tail.kernel
+            self.row[place.place + TAIL_CONTEXT] = tail
+        return place
