@@ -19,6 +19,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "is_lazy",
+    "is_traced",
     "lazy",
     "modes",
     "no_grad",
@@ -47,6 +48,11 @@ modes = _Modes()
 def is_lazy() -> bool:
     """Whether ops defer their computation now."""
     return package.LAZY_MODE if modes.lazy is None else modes.lazy
+
+
+def is_traced() -> bool:
+    """Whether ops run on arrays without values, to be compiled: see `needle.jit`."""
+    return modes.tracer is not None
 
 
 @contextmanager

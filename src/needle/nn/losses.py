@@ -8,6 +8,7 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
+from needle.autograd.modes import is_traced
 from needle.autograd.tensor import as_tensor
 from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
@@ -269,7 +270,10 @@ class SoftmaxLoss(Module):
             )
         if logits.shape[0] == 0:
             raise ShapeError(f"SoftmaxLoss: expected one row or more, got {describe(logits)}.")
-        classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits)
+        if is_traced():
+            classes = _class_ids_to_be(y, logits).reshape((-1, 1))
+        else:
+            classes = _class_ids("SoftmaxLoss", y.numpy().reshape((-1, 1)), logits)
         return ops.cross_entropy(logits, classes, mean=True)
 
 
@@ -307,6 +311,12 @@ def _class_ids(loss: str, ids: Any, rows: Tensor) -> Tensor:
             f"{loss}: expected class ids in 0..{classes - 1}, got {ids.min()}..{ids.max()}."
         )
     return as_tensor(ids, rows.device)
+
+
+def _class_ids_to_be(ids: Tensor, rows: Tensor) -> Tensor:
+    """The same while no values are known: cross-entropy itself refuses what is no class."""
+    ids = ids.detach().to(rows.device)
+    return ids if is_integer(ids.dtype) else ids.astype("int64")
 
 
 def _require_within_0_and_1(loss: str, target: Any, slack: float = 0.0) -> None:
