@@ -178,21 +178,34 @@ class _Fusion:
         names = _names(a, b, node, operands[0])
         if names is None or not _same_columns(a, b, names):
             return
+        had_columns = a.columns is not None
         for mine, theirs in ((a.axes, b.axes), (a.axes_reduced, b.axes_reduced)):
             for member, axes in theirs.items():
                 mine[member] = [[names[digit] for digit in row or ()] for row in axes]
         if a.columns is None and b.columns is not None:
             a.columns = [names[digit] for digit in b.columns]
-        # what the node reads twice must agree
-        for x in operands[1:]:
-            axes_of_view = a.read(x.node, x.layout, x.offset)
-            own = a.axes[node] if node.primitive != "reduce" else None
-            if axes_of_view is None or own is None or not _agree(axes_of_view, own):
-                for member in b.axes:
-                    del a.axes[member]
-                    a.axes_reduced.pop(member, None)
-                return
+        if not self._is_read_in_place(unit, other, a):
+            for member in b.axes:
+                del a.axes[member]
+                a.axes_reduced.pop(member, None)
+            a.columns = a.columns if had_columns else None
+            return
         self._unite(unit, other)
+
+    def _is_read_in_place(self, unit: Unit, other: Unit, space: Space) -> bool:
+        """Whether all that either reads of the other is read where its own elements are.
+
+        What reads it elsewhere, mirrored for instance, needs it in memory.
+        """
+        for reader, read in ((unit, other), (other, unit)):
+            for node in reader.nodes:
+                for x in node.inputs:
+                    if self.unit_of[x.node] is read:
+                        view = space.read(x.node, x.layout, x.offset)
+                        own = space.axes_reduced.get(node, space.axes[node])
+                        if view is None or not _agree(view, own):
+                            return False
+        return True
 
     # -- order ---------------------------------------------------------------------------------
 
