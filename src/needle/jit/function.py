@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from threading import RLock
+from time import perf_counter
 from typing import Any, TypeVar, overload
 
 from needle.autograd.modes import modes
@@ -19,11 +20,15 @@ _MOST_VARIANTS = 16  # for arguments of one kind
 
 
 class Jitted:
-    """A function that runs as one native program: see `jit`."""
+    """A function that runs as one native program: see `jit`.
+
+    compile_seconds  what tracing and compiling have taken, all signatures together
+    """
 
     def __init__(self, function: Callable[..., Any], check: bool) -> None:
         functools.update_wrapper(self, function)
         self.function, self.check = function, check
+        self.compile_seconds = 0.0
         self._variants: dict[Any, list[Variant]] = {}
         self._lock = RLock()
 
@@ -39,7 +44,9 @@ class Jitted:
                 leaves = variant.fitting(tensors)
                 if leaves is not None:
                     return self._run(variant, tensors, leaves, args, kwargs)
+            begun = perf_counter()
             variant = Variant(self.function, tree, tensors)
+            self.compile_seconds += perf_counter() - begun
             if len(known) >= _MOST_VARIANTS:
                 known.pop(0)
             known.append(variant)
