@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault(
     "NEEDLE_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "needle")
 )
+os.environ.setdefault("NEEDLE_VERIFY", "1")  # what each pass of the compiler made is checked
 
 import numpy as np
 import pytest

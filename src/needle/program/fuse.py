@@ -7,13 +7,14 @@ places and no other way leads from that loop to it; loops that meet in a node be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.program.graph import Graph
 from needle.program.space import Axes, Space, align
 
-__all__ = ["Unit", "fuse"]
+__all__ = ["Fused", "Unit", "fuse"]
 
 _REDUCTIONS = ("sum", "max", "min", "prod")
 _MOST_NODES = 96
@@ -33,9 +34,25 @@ class Unit:
         return f"Unit {self.number}: {'; '.join(map(repr, self.nodes))}"
 
 
-def fuse(graph: Graph) -> list[Unit]:
-    """The units of a graph, each after those that it depends on."""
-    return _Fusion(graph).units_in_order()
+@dataclass
+class Fused:
+    """A graph, and the units that its nodes are in, each after those that it depends on."""
+
+    graph: Graph
+    units: list[Unit]
+
+    def __str__(self) -> str:
+        """Of each unit a line, and one for each of its nodes."""
+        lines = []
+        for number, unit in enumerate(self.units):
+            lines.append(f"unit {number}:" if unit.space is None else f"unit {number}, a loop:")
+            lines += [f"    {node!r}" for node in unit.nodes]
+        return "\n".join(lines)
+
+
+def fuse(graph: Graph) -> Fused:
+    """Which nodes become one loop."""
+    return Fused(graph, _Fusion(graph).units_in_order())
 
 
 class _Fusion:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.errors import describe
 
-__all__ = ["Graph", "sorted_nodes"]
+__all__ = ["Graph", "separate_outputs", "sorted_nodes"]
 
 
 @dataclass
@@ -18,25 +19,32 @@ class Graph:
     inputs   nodes whose memory is handed over at each run
     outputs  what is asked for: views of nodes
     nodes    all that the outputs depend on, each after what it reads; made by `sorted_nodes`
+    checks   views of bools that must all be true, else nothing is to change
+    updates  outputs that take the place of inputs, by their numbers: both may be one memory
     """
 
     inputs: Sequence[Node]
     outputs: Sequence[Operand]
     nodes: list[Node] = field(default_factory=list)
+    checks: Sequence[Operand] = ()
+    updates: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.nodes:
-            self.nodes = sorted_nodes(output.node for output in self.outputs)
+            self.nodes = sorted_nodes(x.node for x in (*self.outputs, *self.checks))
 
     def __str__(self) -> str:
-        """A line per node: `%3 = add(%1 float32[2], %2 float32[2]) -> float32[2]`."""
+        """A line per node: `%3 = add(float32[2], float32[2]) -> float32[2] of (%1, %2)`."""
         numbers = {id(node): i for i, node in enumerate(self.nodes)}
         lines = []
         for node in self.nodes:
             read = ", ".join(f"%{numbers[id(x.node)]}" for x in node.inputs)
-            lines.append(f"%{numbers[id(node)]} = {node!r} of ({read})")
-        given = [f"%{numbers[id(x.node)]} {describe(x.layout)}" for x in self.outputs]
-        return "\n".join([*lines, f"return {', '.join(given)}"])
+            lines.append(f"%{numbers[id(node)]} = {node!r}" + (f" of ({read})" if read else ""))
+        for word, operands in (("require", self.checks), ("return", self.outputs)):
+            given = [f"%{numbers[id(x.node)]} {describe(x.layout)}" for x in operands]
+            if given or word == "return":
+                lines.append(f"{word} {', '.join(given)}")
+        return "\n".join(lines)
 
 
 def sorted_nodes(roots: Iterable[Node]) -> list[Node]:
@@ -59,3 +67,42 @@ def sorted_nodes(roots: Iterable[Node]) -> list[Node]:
                 order.append(node)
                 stack.pop()
     return order
+
+
+def separate_outputs(graph: Graph) -> Graph:
+    """Each output all of the memory of a node of its own; each check a node that finds fault."""
+    taken: set[Node] = set()
+    outputs = []
+    for output in graph.outputs:
+        if not _is_whole(output) or output.node in taken:
+            output = _copied(output)
+        taken.add(output.node)
+        outputs.append(output)
+    checks = [_check(operand) for operand in graph.checks]
+    return Graph(graph.inputs, outputs, checks=checks, updates=graph.updates)
+
+
+def _is_whole(output: Operand) -> bool:
+    """Whether it is all that a node made, each element once."""
+    node, layout = output.node, output.layout
+    return (
+        output.offset == 0
+        and layout.size * layout.itemsize == node.layout.nbytes
+        and not layout.repeats
+        and layout.dtype == node.layout.dtype
+        and node.primitive not in ("input", "constant")
+    )
+
+
+def _copied(operand: Operand) -> Operand:
+    """A copy, row after row."""
+    view = operand.layout
+    layout = Layout.of(view.device, view.dtype, view.shape)
+    given = {"name": "copy", "operands": (view,), "compute": (layout.dtype,)}
+    return Operand(Node("elementwise", layout, (operand,), given), layout, 0)
+
+
+def _check(holds: Operand) -> Operand:
+    """What finds fault unless all is true."""
+    compact = _copied(holds)
+    return Operand(Node("check", compact.layout, (compact,)), compact.layout, 0)

@@ -22,10 +22,9 @@ from needle.compiler.kernels import (
 )
 from needle.compiler.prepared import Prepared
 from needle.program.column_sums import ColumnSum, find_column_sums
-from needle.program.fuse import Unit, fuse
-from needle.program.graph import Graph
+from needle.program.fuse import Fused, Unit
 from needle.program.loops import Loop, loop_of
-from needle.program.steps import Buffer, Place, Step, Words
+from needle.program.steps import Buffer, Place, Step, Words, listing
 from needle.program.tails import find_tails
 from needle.runtime.call import runtime_function
 
@@ -35,17 +34,21 @@ _CHUNK = 64  # rows that a loop adds up one after the other
 
 
 class Lowered:
-    """The steps of a graph, and where each node's memory is."""
+    """The steps of a graph, and where each node's memory is.
 
-    def __init__(self, graph: Graph, updated: set[Node]) -> None:
-        self.graph = graph
+    in_place  of outputs that take the place of an input: their memory, and that of the input
+    """
+
+    def __init__(self, fused: Fused) -> None:
+        graph = self.graph = fused.graph
+        updated = {graph.outputs[number].node for number in graph.updates}
         self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
         self.words = Words()
         self._later: list[Step] = []
         self._done: set[Node] = set()
         bindings = {node: number for number, node in enumerate(graph.inputs)}
-        units = fuse(graph)
+        units = fused.units
         unit_of = {node: unit for unit in units for node in unit.nodes}
         asked = {output.node for output in graph.outputs}
         users: dict[Node, set[Unit]] = {}
@@ -105,6 +108,23 @@ class Lowered:
                     self.buffers[node] = Buffer(node.layout.nbytes, binding=bindings[node])
                 else:
                     _LOWER[node.primitive](self, node)
+
+        self._bind_outputs()
+
+    def _bind_outputs(self) -> None:
+        """Give outputs the bindings after those of the inputs."""
+        graph, buffers = self.graph, self.buffers
+        for number, output in enumerate(graph.outputs, len(graph.inputs)):
+            buffers[output.node].binding = number
+        self.in_place = {
+            buffers[graph.outputs[out].node]: buffers[graph.inputs[given]]
+            for out, given in graph.updates.items()
+            if graph.inputs[given] in buffers
+        }
+
+    def __str__(self) -> str:
+        """A line per step: the places that it reads and writes, and what it computes."""
+        return listing(self.steps)
 
     def _chunk_of_tail(self, node: Node) -> int:
         """Rows of a panel, where panels follow each other without gaps; else 0."""
@@ -205,9 +225,9 @@ class Lowered:
         return self._last_use.get(node, -1) <= self._position
 
 
-def lower(graph: Graph, updated: set[Node]) -> Lowered:
-    """The steps that compute a graph; `updated` are nodes that may take the place of inputs."""
-    return Lowered(graph, updated)
+def lower(fused: Fused) -> Lowered:
+    """The steps that compute a graph, each a kernel with its numbers."""
+    return Lowered(fused)
 
 
 def _in_step(node: Node) -> frozenset[tuple[int, int]]:

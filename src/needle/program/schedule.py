@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from needle.program.steps import Buffer, Step
+from needle.program.lower import Lowered
+from needle.program.steps import Buffer, Step, listing
 
-__all__ = ["Schedule"]
+__all__ = ["Schedule", "schedule"]
+
+
+def schedule(lowered: Lowered) -> Schedule:
+    """The steps in stages, each as early as it can be."""
+    return Schedule(lowered.steps, lowered.in_place)
 
 
 class Schedule:
@@ -21,7 +27,7 @@ class Schedule:
     """
 
     def __init__(self, steps: Sequence[Step], in_place: Mapping[Buffer, Buffer]) -> None:
-        self._steps = list(steps)
+        self.steps, self.in_place = list(steps), dict(in_place)
         self._ahead: list[set[int]] = [set() for _ in steps]
         self._closure = [0] * len(steps)
         self._readers: dict[Buffer, list[int]] = {}
@@ -30,6 +36,10 @@ class Schedule:
             self._take(number, step)
         self.granted = {new for new, old in in_place.items() if self._grant(new, old)}
         self.stages = self._in_stages()
+
+    def __str__(self) -> str:
+        """The steps, stage by stage."""
+        return "\n".join(f"stage {i}:\n{listing(row)}" for i, row in enumerate(self.stages))
 
     def _take(self, number: int, step: Step) -> None:
         ahead = self._ahead[number]
@@ -51,11 +61,11 @@ class Schedule:
         if len(writers) != 1:
             return False
         writer = writers[0]
-        checks = [i for i, step in enumerate(self._steps) if step.error]
+        checks = [i for i, step in enumerate(self.steps) if step.error]
         first = {*self._readers.get(old, ()), *checks} - {writer}
         if any(self._closure[other] >> writer & 1 for other in first):
             return False
-        if not self._steps[writer].may_overwrite(old, new):
+        if not self.steps[writer].may_overwrite(old, new):
             return False
         for other in first:
             self._put_ahead(writer, other)
@@ -72,7 +82,7 @@ class Schedule:
     def _in_stages(self) -> list[list[Step]]:
         stage_of: dict[int, int] = {}
         stages: list[list[Step]] = []
-        for root in range(len(self._steps)):
+        for root in range(len(self.steps)):
             stack = [root]
             while stack:
                 number = stack[-1]
@@ -87,5 +97,5 @@ class Schedule:
                 stage_of[number] = stage
                 while len(stages) <= stage:
                     stages.append([])
-                stages[stage].append(self._steps[number])
+                stages[stage].append(self.steps[number])
         return stages

@@ -32,7 +32,9 @@ class _Simplified:
         for node in graph.nodes:
             self._new[node] = self._simple(node)
         outputs = [self._read(output) for output in graph.outputs]
-        self.graph = Graph([self._new.get(node, node) for node in graph.inputs], outputs)
+        checks = [self._read(check) for check in graph.checks]
+        inputs = [self._new.get(node, node) for node in graph.inputs]
+        self.graph = Graph(inputs, outputs, checks=checks, updates=graph.updates)
 
     def _read(self, operand: Operand) -> Operand:
         return Operand(self._new[operand.node], operand.layout, operand.offset)

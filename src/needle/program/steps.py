@@ -4,7 +4,7 @@ and writes."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,7 @@ from needle.compiler.prepared import Prepared
 from needle.run_numbers import RunNumber
 from needle.runtime.program import Variable
 
-__all__ = ["Buffer", "Place", "Step", "Words", "word_of"]
-
-_SCRATCH_WORD, _ERROR_WORD = 13, 14
+__all__ = ["Buffer", "Place", "Step", "Words", "listing", "word_of"]
 
 
 @dataclass(eq=False)
@@ -32,6 +30,11 @@ class Buffer:
     binding: int | None = None
     address: int | None = None
     keep: Any = None
+
+    @property
+    def in_arena(self) -> bool:
+        """Whether it is memory of the program's own, to be planned."""
+        return self.binding is None and self.address is None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Step:
         return all((i, j) in self.in_step for i in read for j in written)
 
     @property
+    def parts(self) -> tuple[Step, ...]:
+        """The step, and its tail if it has one."""
+        return (self,) if self.tail is None else (self, self.tail)
+
+    @property
     def places_read(self) -> list[Place]:
         """The places that it reads, without numbers, and those of its tail."""
         mine = [place for place in self.reads if isinstance(place, Place)]
@@ -90,6 +98,29 @@ class Step:
     def places_written(self) -> list[Place]:
         """The places that it writes, and its tail."""
         return [*self.writes, *(self.tail.places_written if self.tail is not None else ())]
+
+
+def listing(steps: Iterable[Step]) -> str:
+    """A line per step, for people: `b2 <- b0, b1+256: add(...)`, `in` and `out` from outside."""
+    names: dict[Buffer, str] = {}
+
+    def name(place: Place | int) -> str:
+        if isinstance(place, int):
+            return str(place)
+        buffer = place.buffer
+        if buffer not in names:
+            kind = "constant" if buffer.address is not None else "b" if buffer.in_arena else "given"
+            number = len(names) if buffer.binding is None else buffer.binding
+            names[buffer] = f"{kind}{number}"
+        return names[buffer] + (f"+{place.offset}" if place.offset else "")
+
+    lines = []
+    for step in steps:
+        for part in step.parts:
+            read, written = (", ".join(map(name, row)) for row in (part.reads, part.writes))
+            lead = "  tail: " if part is not step else ""
+            lines.append(f"{lead}{written or 'nothing'} <- {read or 'nothing'}: {part.title}")
+    return "\n".join(lines)
 
 
 class Words:
@@ -117,5 +148,5 @@ def word_of(number: Any, is_float: bool) -> int:
     """A number as a word: the bits of a double, or an i64."""
     if is_float:
         return struct.unpack("q", struct.pack("d", float(number)))[0]  # type: ignore[no-any-return]
-    number = int(number)
-    return number - (1 << 64) if number >= 1 << 63 else number
+    whole = int(number)
+    return whole - (1 << 64) if whole >= 1 << 63 else whole

@@ -1,0 +1,128 @@
+"""Where in the arena each buffer lies: two that are needed at the same time never overlap.
+
+The largest are placed first, each as low as those placed before it allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from needle.program.schedule import Schedule
+from needle.program.steps import Buffer, Step
+from needle.runtime.threads import get_num_threads
+
+__all__ = ["ALIGN", "MemoryPlan", "Span", "plan_memory"]
+
+ALIGN = 64  # a cache line
+
+
+@dataclass
+class Span:
+    """A buffer in the arena: from which stage to which it is needed, and where it begins."""
+
+    buffer: Buffer
+    first: int
+    last: int
+    title: str = ""
+    offset: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where the next may begin."""
+        return self.offset + -(-max(self.buffer.nbytes, 1) // ALIGN) * ALIGN
+
+    def meets(self, other: Span) -> bool:
+        """Whether there is a stage in which both are needed."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass
+class MemoryPlan:
+    """The arena.
+
+    spans    of every buffer of the program's own
+    scratch  of the steps that need scratch memory, and of tails, the buffer for all tasks
+    stages   how many there are
+    """
+
+    spans: dict[Buffer, Span] = field(default_factory=dict)
+    scratch: dict[Step, Buffer] = field(default_factory=dict)
+    stages: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of the arena."""
+        return max((span.end for span in self.spans.values()), default=0)
+
+    @property
+    def sum(self) -> int:
+        """Bytes that it would take without sharing."""
+        return sum(buffer.nbytes for buffer in self.spans)
+
+    @property
+    def peak(self) -> int:
+        """Bytes needed at one time: no arena can be smaller."""
+        return max(self.needed(), default=0)
+
+    def needed(self) -> list[int]:
+        """Of each stage, the bytes that it needs."""
+        changes = [0] * (self.stages + 1)
+        for span in self.spans.values():
+            changes[span.first] += span.buffer.nbytes
+            changes[span.last + 1] -= span.buffer.nbytes
+        needed, now = [], 0
+        for change in changes[:-1]:
+            now += change
+            needed.append(now)
+        return needed
+
+    def __str__(self) -> str:
+        """A line per buffer: `[0, 4096) stages 3 to 7: matmul(...)`."""
+        lines = [f"arena of {self.total} bytes; {self.peak} at once, {self.sum} in all"]
+        for span in sorted(self.spans.values(), key=lambda span: (span.first, span.offset)):
+            where = f"[{span.offset}, {span.offset + span.buffer.nbytes})"
+            lines.append(f"{where} stages {span.first} to {span.last}: {span.title}")
+        return "\n".join(lines)
+
+
+def plan_memory(schedule: Schedule) -> MemoryPlan:
+    """Find out from when to when each buffer is needed, and give it a place."""
+    plan = MemoryPlan(stages=len(schedule.stages))
+    for number, buffer, title in _uses(schedule, plan.scratch):
+        span = plan.spans.setdefault(buffer, Span(buffer, number, number, title))
+        span.last = number
+        span.title = span.title or title
+    _place(plan)
+    return plan
+
+
+def _uses(schedule: Schedule, scratch: dict[Step, Buffer]) -> Iterator[tuple[int, Buffer, str]]:
+    """(stage, buffer, what is in it) for all that steps touch in the arena."""
+    threads = get_num_threads()
+    for number, stage in enumerate(schedule.stages):
+        for step in stage:
+            for place in step.places_written:
+                if place.buffer.in_arena:
+                    yield number, place.buffer, step.title
+            for place in step.places_read:
+                if place.buffer.in_arena:
+                    yield number, place.buffer, ""
+            for part in step.parts:
+                if part.prepared.scratch:
+                    tasks = min(step.prepared.tasks, threads)
+                    room = scratch[part] = Buffer(part.prepared.scratch * tasks)
+                    yield number, room, f"scratch of {step.title}"
+
+
+def _place(plan: MemoryPlan) -> None:
+    placed: list[Span] = []
+    for span in sorted(plan.spans.values(), key=lambda span: -span.buffer.nbytes):
+        size, at = span.end - span.offset, 0
+        taken = sorted((other.offset, other.end) for other in placed if span.meets(other))
+        for start, stop in taken:
+            if at + size <= start:
+                break
+            at = max(at, stop)
+        span.offset = at
+        placed.append(span)

@@ -1,0 +1,109 @@
+"""The last pass: steps with places in memory become calls with addresses, in a native table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from needle.program.lower import Lowered
+from needle.program.plan_memory import MemoryPlan
+from needle.program.schedule import Schedule
+from needle.program.steps import Place, Step
+from needle.runtime.call import runtime_function
+from needle.runtime.program import Bound, Call, Program, Variable
+from needle.runtime.threads import get_num_threads
+
+__all__ = ["Built", "Word", "build"]
+
+
+class Word:
+    """Words of the context of a kernel that is not fused: which holds what."""
+
+    FIRST_POINTER, FIRST_SCALAR = 1, 9
+    SCRATCH, ERROR, COUNTER = 13, 14, 15
+    ALL = 16
+
+
+@dataclass
+class Built:
+    """A program that can run.
+
+    calls     stage by stage, beside the steps of the schedule
+    bindings  how many memories are handed over at each run: inputs, then outputs
+    arena     the bytes that its own memory has, and where that begins
+    """
+
+    program: Program
+    calls: list[list[Call]]
+    bindings: int
+    arena: int
+    base: int
+
+    def __str__(self) -> str:
+        """A line per call: the kernel's address, and into how many tasks it is cut."""
+        return "\n".join(
+            f"stage {number}: kernel {call.kernel:#x} in {call.tasks} tasks"
+            + (f", tail {call.tail.kernel:#x}" if call.tail else "")
+            for number, stage in enumerate(self.calls)
+            for call in stage
+        )
+
+
+def build(lowered: Lowered, schedule: Schedule, memory: MemoryPlan) -> Built:
+    """The table that the program is run from, and its arena."""
+    return _Builder(lowered, memory).build(schedule)
+
+
+class _Builder:
+    def __init__(self, lowered: Lowered, memory: MemoryPlan) -> None:
+        self.lowered, self.memory = lowered, memory
+        self.arena = runtime_function("new")(memory.total)
+        self.base: int = runtime_function("address")(self.arena)
+
+    def build(self, schedule: Schedule) -> Built:
+        calls = [[self._call(step) for step in stage] for stage in schedule.stages]
+        graph = self.lowered.graph
+        bindings = len(graph.inputs) + len(graph.outputs)
+        buffers = self.lowered.buffers.values()
+        constants = [buffer.keep for buffer in buffers if buffer.keep is not None]
+        nanoseconds = sum(step.prepared.nanoseconds for stage in schedule.stages for step in stage)
+        program = Program(calls, bindings, (self.arena, constants), nanoseconds)
+        return Built(program, calls, bindings, self.memory.total, self.base)
+
+    def _call(self, step: Step) -> Call:
+        tasks = min(step.prepared.tasks, get_num_threads())
+        if step.fused:
+            return self._call_fused(step, tasks)
+        words: list[int | Bound | Variable] = [0] * (Word.ALL - 1)  # that of the numbers is no word
+        for i, place in enumerate((*step.reads, *step.writes), Word.FIRST_POINTER):
+            words[i - 1] = self._word(place)
+        for i, scalar in enumerate(step.scalars, Word.FIRST_SCALAR):
+            words[i - 1] = scalar
+        words[Word.SCRATCH - 1] = self._scratch_of(step)
+        return Call(
+            step.prepared.address,
+            step.prepared.numbers,
+            tuple(words),
+            tasks,
+            Word.ERROR if step.error else 0,
+            Word.COUNTER if step.nodes[0].primitive == "reduce" else 0,
+            None if step.tail is None else self._call_fused(step.tail, tasks),
+        )
+
+    def _call_fused(self, step: Step, tasks: int) -> Call:
+        places = [self._word(place) for place in (*step.reads, *step.writes)]
+        words = (self._scratch_of(step), *places, *step.scalars)
+        return Call(step.prepared.address, step.prepared.numbers, words, tasks)
+
+    def _word(self, place: Place | int) -> int | Bound:
+        if isinstance(place, int):
+            return place
+        buffer = place.buffer
+        if buffer.binding is not None:
+            return Bound(buffer.binding, place.offset)
+        if buffer.address is not None:
+            return buffer.address + place.offset
+        return self.base + self.memory.spans[buffer].offset + place.offset
+
+    def _scratch_of(self, step: Step) -> int:
+        room = self.memory.scratch.get(step)
+        return 0 if room is None else self.base + self.memory.spans[room].offset

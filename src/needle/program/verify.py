@@ -1,0 +1,296 @@
+"""What must be true of what each pass made; looked at where `NEEDLE_VERIFY` is 1, as in the tests.
+
+A pass that breaks one of these rules has a fault, whatever the user did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import singledispatch
+from math import prod
+from typing import Any
+
+from needle.backend_ndarray.device import Scalar
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS
+from needle.program.fuse import Fused, Unit
+from needle.program.graph import Graph
+from needle.program.lower import Lowered
+from needle.program.plan_memory import ALIGN, MemoryPlan
+from needle.program.schedule import Schedule
+from needle.program.steps import Buffer, Place, Step
+from needle.program.table import Built, Word
+from needle.runtime.program import Bound, Call, Variable
+
+__all__ = ["VerificationError", "verify"]
+
+
+class VerificationError(AssertionError):
+    """A pass made something that cannot be right."""
+
+
+@singledispatch
+def verify(made: Any, name: str) -> None:
+    """Look at what the pass `name` made; raises VerificationError."""
+    raise TypeError(f"verify: expected what a pass made, got {made!r}.")
+
+
+def _require(holds: bool, name: str, what: str) -> None:
+    if not holds:
+        raise VerificationError(f"after {name}: expected {what}.")
+
+
+# -- graphs ------------------------------------------------------------------------------------
+
+
+@verify.register
+def _(graph: Graph, name: str) -> None:
+    """Sorted, each node once, operands inside the memory that they view, dtypes that fit."""
+    seen: set[Node] = set()
+    for node in graph.nodes:
+        _require(node not in seen, name, f"each node once, got twice {node!r}")
+        for operand in node.inputs:
+            _require(operand.node in seen, name, f"nodes after what they read, got first {node!r}")
+            _verify_view(operand, name)
+        _verify_node(node, name)
+        seen.add(node)
+    for operand in (*graph.outputs, *graph.checks):
+        _require(operand.node in seen, name, f"outputs among the nodes, got {operand.node!r}")
+        _verify_view(operand, name)
+    given = {node for node in graph.nodes if node.primitive == "input"}
+    if graph.inputs:
+        _require(given <= set(graph.inputs), name, "all inputs to be handed over")
+    for output, source in graph.updates.items():
+        fits = output < len(graph.outputs) and source < len(graph.inputs)
+        _require(fits, name, f"updates by numbers there are, got {output}: {source}")
+
+
+def _verify_view(x: Operand, name: str) -> None:
+    view, memory = x.layout, x.node.layout
+    if view.size == 0:
+        return
+    reach = [(n - 1) * step for n, step in zip(view.shape, view.strides, strict=True)]
+    first = x.offset + sum(step for step in reach if step < 0)
+    last = x.offset + sum(step for step in reach if step > 0)
+    inside = first >= 0 and (last + 1) * view.itemsize <= memory.nbytes
+    _require(inside, name, f"views inside the memory of their node, got {x!r} of {x.node!r}")
+
+
+def _verify_node(node: Node, name: str) -> None:
+    given = node.parameters
+    layouts = [x.layout for x in node.inputs]
+    if node.primitive == "elementwise":
+        operands = given["operands"]
+        arrays = [x for x in operands if isinstance(x, Layout)]
+        scalars = [x for x in operands if isinstance(x, Scalar)]
+        same = [(x.shape, x.dtype) for x in arrays] == [(x.shape, x.dtype) for x in layouts]
+        _require(same, name, f"operands as they are described, got {layouts} in {node!r}")
+        _require(len(scalars) == len(node.numbers), name, f"a number for each scalar in {node!r}")
+        fits = all(x.shape == node.layout.shape for x in arrays)
+        _require(fits, name, f"operands of the shape of the result in {node!r}, got {arrays}")
+    elif node.primitive == "reduce":
+        kept = [n for axis, n in enumerate(layouts[0].shape) if axis not in given["axes"]]
+        fits = prod(kept) == node.layout.size and layouts[0].dtype is not None
+        _require(fits, name, f"a result of the axes that are left in {node!r}")
+    elif node.primitive == "contract":
+        _verify_contraction(node, name)
+    elif node.primitive == "assign":
+        *source, place = node.inputs
+        same = place.node.layout.nbytes == node.layout.nbytes
+        _require(same, name, f"a write that leaves the size of its memory in {node!r}")
+        fits = all(x.layout.shape == place.layout.shape for x in source)
+        _require(
+            fits and not place.layout.repeats, name, f"a source of the place's shape: {node!r}"
+        )
+
+
+def _verify_contraction(node: Node, name: str) -> None:
+    a, b = [x.layout.shape for x in node.inputs]
+    batch, m, n, k = node.parameters["groups"]
+    out = node.layout.shape
+    fits = (
+        (len(a), len(b), len(out)) == (batch + m + k, batch + k + n, batch + m + n)
+        and a[:batch] == b[:batch] == out[:batch]
+        and a[batch : batch + m] == out[batch : batch + m]
+        and b[batch + k :] == out[batch + m :]
+        and a[batch + m :] == b[batch : batch + k]
+    )
+    _require(fits, name, f"axes of a, b and the result that fit, got {a}, {b} in {node!r}")
+
+
+# -- units -------------------------------------------------------------------------------------
+
+
+@verify.register
+def _(fused: Fused, name: str) -> None:
+    """Each node in one unit, units after those that they read; loops with axes that fit."""
+    seen: set[Node] = set()
+    for unit in fused.units:
+        _require(bool(unit.nodes), name, "units with nodes")
+        for node in unit.nodes:
+            _require(node not in seen, name, f"each node in one unit, got twice {node!r}")
+            seen.add(node)
+            for x in node.inputs:
+                _require(
+                    x.node in seen, name, f"units after those that they read (no circle): {node!r}"
+                )
+        _verify_space(unit, name)
+    missing = [node for node in fused.graph.nodes if node not in seen]
+    _require(not missing, name, f"each node in a unit, got none for {missing}")
+
+
+def _verify_space(unit: Unit, name: str) -> None:
+    space = unit.space
+    if space is None:
+        _require(len(unit.nodes) == 1, name, f"units of one node where there is no loop: {unit!r}")
+        return
+    for node in unit.nodes:
+        axes = space.axes.get(node)
+        _require(axes is not None, name, f"digits for each node of a loop, got none for {node!r}")
+        assert axes is not None
+        extents = tuple([prod(space.extents[digit] for digit in row or ()) for row in axes])
+        _require(extents == node.layout.shape, name, f"digits that make {node!r}, got {extents}")
+
+
+# -- steps -------------------------------------------------------------------------------------
+
+
+@verify.register
+def _(lowered: Lowered, name: str) -> None:
+    """Nothing is read before it is written; words for all; places inside of their buffers."""
+    graph, buffers = lowered.graph, lowered.buffers
+    empty = {buffers[node] for node in graph.nodes if node.primitive == "empty" and node in buffers}
+    filled = set(empty)
+    filled |= {buffers[node] for node in graph.inputs if node in buffers}
+    filled |= {buffer for buffer in buffers.values() if buffer.address is not None}
+    constants = {buffer for buffer in buffers.values() if buffer.address is not None}
+    for step in lowered.steps:
+        made = {place.buffer for place in step.writes}
+        _verify_read(step.reads, filled, step, name)
+        if step.tail is not None:
+            _verify_read(step.tail.reads, filled | made, step, name)
+        for place in step.places_written:
+            _require(place.buffer not in constants, name, f"constants kept, got {step.title}")
+            filled.add(place.buffer)
+        for part in step.parts:
+            _verify_words(part, name)
+    for output in graph.outputs:
+        buffer = buffers[output.node]
+        fits = buffer.nbytes == output.layout.nbytes and buffer.binding is not None
+        _require(fits, name, f"an output in memory that is handed over: {output.node!r}")
+        _require(buffer in filled, name, f"outputs that are written: {output.node!r}")
+
+
+def _verify_read(reads: Iterable[Place | int], filled: set[Buffer], step: Step, name: str) -> None:
+    for place in reads:
+        if isinstance(place, Place):
+            _require(place.buffer in filled, name, f"writes before reads, got first {step.title}")
+
+
+def _verify_words(step: Step, name: str) -> None:
+    for place in (*step.reads, *step.writes):
+        if isinstance(place, Place):
+            inside = 0 <= place.offset <= place.buffer.nbytes
+            _require(inside, name, f"places inside their buffers, got {place} in {step.title}")
+    pointers = len(step.reads) + len(step.writes)
+    if not step.fused:
+        fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
+        _require(fits, name, f"words for all that a kernel takes, got {pointers} in {step.title}")
+
+
+# -- stages ------------------------------------------------------------------------------------
+
+
+@verify.register
+def _(schedule: Schedule, name: str) -> None:
+    """Each step once, later than what it needs; a stage without conflicts; safe grants."""
+    stage_of = {step: number for number, stage in enumerate(schedule.stages) for step in stage}
+    count = sum(map(len, schedule.stages))
+    same = count == len(stage_of) == len(schedule.steps) and set(stage_of) == set(schedule.steps)
+    _require(same, name, f"each of {len(schedule.steps)} steps once, got {count}")
+    for stage in schedule.stages:
+        _verify_stage(stage, name)
+    written: dict[Buffer, int] = {}
+    read: dict[Buffer, int] = {}
+    for step in schedule.steps:
+        now = stage_of[step]
+        for place in step.places_read:
+            late = now > written.get(place.buffer, -1)
+            _require(late, name, f"reads in a later stage than the write: {step.title}")
+        for place in step.places_written:
+            late = now > max(written.get(place.buffer, -1), read.get(place.buffer, -1))
+            _require(late, name, f"writes in a later stage than what was there: {step.title}")
+        for places, when in ((step.places_read, read), (step.places_written, written)):
+            for place in places:
+                when[place.buffer] = max(now, when.get(place.buffer, -1))
+    for new in schedule.granted:
+        _verify_grant(schedule, stage_of, new, name)
+
+
+def _verify_stage(stage: Iterable[Step], name: str) -> None:
+    writer: dict[Buffer, Step] = {}
+    for step in stage:
+        for place in step.places_written:
+            other = writer.setdefault(place.buffer, step)
+            _require(other is step, name, f"one writer in a stage: {step.title}; {other.title}")
+    for step in stage:
+        for place in step.places_read:
+            other = writer.get(place.buffer, step)
+            _require(other is step, name, f"no read beside a write: {step.title}; {other.title}")
+
+
+def _verify_grant(schedule: Schedule, stage_of: dict[Step, int], new: Buffer, name: str) -> None:
+    """What is overwritten was read by all before, and no fault can be found any more."""
+    old = schedule.in_place[new]
+    (writer,) = [s for s in schedule.steps if any(p.buffer is new for p in s.places_written)]
+    _require(writer.may_overwrite(old, new), name, f"a writer in place by elements: {writer.title}")
+    for step in schedule.steps:
+        touches = any(place.buffer is old for place in step.places_read) or step.error
+        early = step is writer or not touches or stage_of[step] < stage_of[writer]
+        _require(early, name, f"reads before the memory is written again: {step.title}")
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+@verify.register
+def _(plan: MemoryPlan, name: str) -> None:
+    """Places of their own for buffers that are needed at the same time."""
+    spans = sorted(plan.spans.values(), key=lambda span: span.offset)
+    for number, span in enumerate(spans):
+        _require(span.offset % ALIGN == 0 <= span.offset, name, f"aligned buffers: {span.title}")
+        _require(0 <= span.first <= span.last < plan.stages, name, f"spans of stages: {span}")
+        for other in spans[number + 1 :]:
+            if other.offset >= span.offset + span.buffer.nbytes:
+                break
+            _require(
+                not span.meets(other) or not other.buffer.nbytes,
+                name,
+                f"no overlap of {span.title} and {other.title}",
+            )
+    _require(all(s.offset + s.buffer.nbytes <= plan.total for s in spans), name, "room for all")
+
+
+# -- the table ---------------------------------------------------------------------------------
+
+
+@verify.register
+def _(built: Built, name: str) -> None:
+    """Addresses that are some; as many words as kernels read; bindings and variables there are."""
+    for stage in built.calls:
+        for call in stage:
+            for part in (call, *([call.tail] if call.tail else [])):
+                _verify_call(part, built, name)
+
+
+def _verify_call(call: Call, built: Built, name: str) -> None:
+    _require(call.kernel > 0 and call.tasks > 0, name, f"kernels with tasks, got {call}")
+    for word in call.context:
+        if isinstance(word, Bound):
+            _require(0 <= word.binding < built.bindings, name, f"bindings there are, got {word}")
+        elif not isinstance(word, Variable):
+            _require(-(1 << 63) <= word < 1 << 63, name, f"words of 64 bits, got {word}")
+    special = max(call.error, call.counter)
+    fits = special < Word.ALL and (not special or len(call.context) == Word.ALL - 1)
+    _require(fits, name, f"{Word.ALL - 1} words of a context, got {len(call.context)}")
