@@ -64,7 +64,7 @@ def note_values(given: Any) -> None:
 
 def note_condition(holds: Any) -> None:
     """Say that all elements of a traced array have to be true."""
-    if _making.traced is not None:
+    if _making.traced is not None and holds.size:
         _making.traced.check(holds)
 
 

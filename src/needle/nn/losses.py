@@ -10,6 +10,7 @@ from needle import ops
 from needle.autograd import Tensor
 from needle.autograd.modes import is_traced
 from needle.autograd.tensor import as_tensor
+from needle.backend_selection import primitives
 from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
 from needle.nn.checks import require_number, require_tensors
@@ -145,7 +146,7 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         target = self._fitting(target, logits)
-        _require_within_0_and_1("BCEWithLogitsLoss", target.numpy())
+        _require_within_0_and_1("BCEWithLogitsLoss", target)
         # log σ(x) = -softplus(-x) and log(1 - σ(x)) = -softplus(x), without overflow
         positive = target * ops.softplus(-logits)
         return self._reduced(self._weighted(positive) + (1 - target) * ops.softplus(logits))
@@ -206,9 +207,8 @@ class CrossEntropyLoss(_Loss):
         require_tensors("CrossEntropyLoss", logits, y)
         if logits.ndim and y.shape == logits.shape and is_floating(y.dtype):
             return self._reduced(self._of_probabilities(logits, y))
-        rows, ids = _as_rows(logits, y)
-        counted = ids != self.ignore_index
-        classes = _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows)
+        rows = _as_rows(logits, y)
+        classes, counted = self._classes(rows, y)
         losses = ops.cross_entropy(rows, classes.reshape((-1, 1))).reshape((-1,))
         weight = self._class_weight(rows)
         of_row = None if weight is None else ops.take(weight, classes)
@@ -219,19 +219,32 @@ class CrossEntropyLoss(_Loss):
             every_class = -(log_p if weight is None else log_p * weight).sum(1)
             share = self.label_smoothing / rows.shape[1]
             losses = losses * (1 - self.label_smoothing) + every_class * share
-        if not counted.all():  # chosen, not multiplied by 0: what is ignored may be infinite
+        if is_traced() or not counted.all():
+            # chosen, not multiplied by 0: what is ignored may be infinite
             losses = ops.where(counted, losses, 0)
         if self.reduction != "mean" or losses.size == 0:
             return self._reduced(losses.reshape(y.shape))
+        if is_traced():
+            return losses.mean() * _share_to_be(counted, of_row, losses.dtype)
         total = counted.sum() if of_row is None else of_row.numpy()[counted].sum(dtype=np.float64)
         if not total:
             return losses.sum()
         return losses.mean() if total == losses.size else losses.mean() * (losses.size / total)
 
+    def _classes(self, rows: Tensor, y: Tensor) -> tuple[Tensor, Any]:
+        """The class of each row, 0 where it is ignored, and which rows are not."""
+        if is_traced():
+            to_be = y.detach().reshape((y.size,))
+            counts = ops.not_equal(to_be, self.ignore_index)
+            return _class_ids_to_be(ops.where(counts, to_be, 0), rows), counts
+        ids = y.numpy().reshape(-1)
+        counted = ids != self.ignore_index
+        return _class_ids("CrossEntropyLoss", np.where(counted, ids, 0), rows), counted
+
     def _of_probabilities(self, logits: Tensor, target: Tensor) -> Tensor:
         """-Σ w · p · log softmax over the classes, for each place."""
         # mixtures of labels may pass 1 by a rounding error, in bfloat16 by 1/128
-        _require_within_0_and_1("CrossEntropyLoss", target.numpy(), slack=0.01)
+        _require_within_0_and_1("CrossEntropyLoss", target, slack=0.01)
         rows, p = _classes_last(logits), _classes_last(target.astype(logits.dtype))
         if self.label_smoothing:
             p = p * (1 - self.label_smoothing) + self.label_smoothing / rows.shape[-1]
@@ -277,8 +290,8 @@ class SoftmaxLoss(Module):
         return ops.cross_entropy(logits, classes, mean=True)
 
 
-def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
-    """Logits as (rows, C) and class ids as (rows,), whatever axes there were beside."""
+def _as_rows(logits: Tensor, y: Tensor) -> Tensor:
+    """Logits as (rows, C), one for each class id, whatever axes there were beside."""
     axis = 0 if logits.ndim == 1 else 1
     others = logits.shape[:axis] + logits.shape[axis + 1 :]
     if logits.ndim == 0 or y.shape != others:
@@ -287,7 +300,7 @@ def _as_rows(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
             f"{describe(logits, y)}."
         )
     logits = _classes_last(logits)
-    return logits.reshape((y.size, logits.shape[-1])), y.numpy().reshape(-1)
+    return logits.reshape((y.size, logits.shape[-1]))
 
 
 def _classes_last(x: Tensor) -> Tensor:
@@ -316,14 +329,38 @@ def _class_ids(loss: str, ids: Any, rows: Tensor) -> Tensor:
 def _class_ids_to_be(ids: Tensor, rows: Tensor) -> Tensor:
     """The same while no values are known: cross-entropy itself refuses what is no class."""
     ids = ids.detach().to(rows.device)
-    return ids if is_integer(ids.dtype) else ids.astype("int64")
+    if is_integer(ids.dtype):
+        return ids
+    if is_floating(ids.dtype):  # NaN and Inf are no numbers to cut off
+        _require_to_be(ops.equal(ids - ids, 0))
+    return ids.astype("int64")
 
 
-def _require_within_0_and_1(loss: str, target: Any, slack: float = 0.0) -> None:
-    if target.size and not -slack <= target.min() <= target.max() <= 1 + slack:
+def _share_to_be(counted: Tensor, of_row: Tensor | None, dtype: Any) -> Tensor:
+    """What the mean over all rows is to be multiplied by, to be that over those which count.
+
+    Where nothing does, losses are 0, and so is their mean.
+    """
+    weights = counted if of_row is None else ops.where(counted, of_row.astype("float64"), 0)
+    total = weights.astype("float64").sum()
+    return (counted.size / ops.where(ops.equal(total, 0), 1, total)).astype(dtype)
+
+
+def _require_to_be(holds: Tensor) -> None:
+    """Have the compiled function look whether it holds; where not, it says what is wrong."""
+    primitives.require(holds.realize_cached_data(), AssertionError)
+
+
+def _require_within_0_and_1(loss: str, target: Tensor, slack: float = 0.0) -> None:
+    if is_traced():
+        above, below = ops.greater_equal(target, -slack), ops.less_equal(target, 1 + slack)
+        return _require_to_be(ops.logical_and(above, below))
+    values = target.numpy()
+    if values.size and not -slack <= values.min() <= values.max() <= 1 + slack:
         raise OutOfRangeError(
-            f"{loss}: expected targets in [0, 1], got {target.min()}..{target.max()}."
+            f"{loss}: expected targets in [0, 1], got {values.min()}..{values.max()}."
         )
+    return None
 
 
 def _non_negative(loss: str, option: str, weight: Any) -> Any:

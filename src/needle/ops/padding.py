@@ -12,6 +12,7 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import require_tensors
 from needle.ops.indexing import take
 
@@ -107,7 +108,7 @@ def _places(name: str, n: int, pair: tuple[int, int], mode: str) -> Any:
             f"{name}: expected axes long enough for {mode} padding by {pair}, got a length of {n}."
         )
     places = np.pad(np.arange(n), (before, after), mode=_OF_ITSELF[mode])
-    return places[cropped : len(places) - left_out]
+    return fixed(places[cropped : len(places) - left_out])
 
 
 def _as_pairs(widths: Any) -> tuple[tuple[int, int], ...]:

@@ -13,6 +13,7 @@ from needle.autograd.tensor import Tensor, TensorOp
 from needle.backend_selection import Array, primitives
 from needle.dtypes import is_floating
 from needle.errors import DTypeError, OptionError, ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import require_tensors
 from needle.ops.indexing import take
 from needle.ops.pooling import constant, dtype_of_sums, require_pictures
@@ -113,7 +114,7 @@ def _nearest(a: Tensor, sizes: Sequence[int], ratios: Sequence[float], shift: fl
     for axis, (n, m, ratio) in enumerate(zip(spatial, sizes, ratios, strict=True), start=1):
         # in float32, as PyTorch rounds
         places = np.floor((np.arange(m, dtype=np.float32) + np.float32(shift)) * np.float32(ratio))
-        a = take(a, np.minimum(places.astype(np.int64), n - 1), axis)
+        a = take(a, fixed(np.minimum(places.astype(np.int64), n - 1)), axis)
     return a
 
 
@@ -143,8 +144,8 @@ def _between(x: Tensor, axis: int, points: np.ndarray[Any, Any]) -> Tensor:
     left = np.minimum(points.astype(np.int64), n - 1)
     right = np.minimum(left + 1, n - 1)
     weight = np.minimum(points - left, 1.0).reshape((-1,) + (1,) * (x.ndim - axis - 1))
-    places = [constant(indices, "int64", x) for indices in (left, right)]
-    return TakeBetween(axis)(x, *places, constant(weight, x.dtype, x))
+    places = [constant(fixed(indices), "int64", x) for indices in (left, right)]
+    return TakeBetween(axis)(x, *places, constant(fixed(weight), x.dtype, x))
 
 
 class TakeBetween(TensorOp):
