@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from program.agreement import assert_compiled_as_eager, normal
 
 import needle as ndl

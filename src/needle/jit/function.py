@@ -38,7 +38,8 @@ class Jitted:
         tensors: list[Any] = []
         tree = flatten((args, kwargs), tensors)
         with self._lock:
-            key = (static_key(tree), tuple([_kind(tensor) for tensor in tensors]))
+            kinds = tuple([_kind(tensor) for tensor in tensors])
+            key = (static_key(tree), kinds, _repeats(tensors))
             known = self._variants.setdefault(key, [])
             for variant in known:
                 leaves = variant.fitting(tensors)
@@ -61,6 +62,12 @@ class Jitted:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""
         return self if instance is None else functools.partial(self, instance)
+
+
+def _repeats(tensors: list[Any]) -> tuple[int, ...]:
+    """Which arguments are one Tensor; nothing if no two are."""
+    names = [id(tensor) for tensor in tensors]
+    return () if len(set(names)) == len(names) else tuple([names.index(name) for name in names])
 
 
 def _kind(tensor: Any) -> Any:

@@ -45,11 +45,12 @@ class Leaf:
     place     None for a Tensor that is known by itself
     argument  its number among the arguments' Tensors, if it is one
     data      what it held; `array` stands for that in the record
+    begin     where in the record's memory its first element is
     updated   what it held when the function had run, if that was something else
     """
 
     __slots__ = (
-        "argument", "array", "data", "node", "place", "requires_grad", "tensor", "updated",
+        "argument", "array", "begin", "data", "node", "place", "requires_grad", "tensor", "updated",
     )  # fmt: skip
 
     def __init__(self, tensor: Value, place: Place | None, argument: int | None = None) -> None:
@@ -58,7 +59,7 @@ class Leaf:
         if type(self.data) is tuple:
             raise JitError("jit: expected Tensors from outside, got a TensorTuple. Take its items.")
         self.array = traced(self.data)
-        self.node = recorded(self.array).node
+        self.node, _, self.begin = recorded(self.array)
         self.requires_grad = tensor.requires_grad
         self.updated: NDArray | None = None
 
@@ -68,7 +69,7 @@ class Leaf:
             return tensors[self.argument]
         if self.place is None:
             return self.tensor
-        found = self.place.get()
+        found = self.place.of(tensors).get()
         return found if isinstance(found, Tensor) else None
 
 
@@ -88,6 +89,8 @@ class Trace:
     draws    random numbers drawn
     checks   what must be true of values, as operands
     numbers  numbers that are worked out at each call
+    ties     places that hold the Tensor of a leaf that was found elsewhere
+    operands what returned Tensors, and those put into places, are in the record, by identity
     """
 
     def __init__(self, function: Callable[..., Any], tree: Any, tensors: Sequence[Any]) -> None:
@@ -98,6 +101,8 @@ class Trace:
         self.draws: list[Draw] = []
         self.checks: list[Operand] = []
         self.numbers = Numbers()
+        self.ties: list[tuple[Place, Leaf]] = []
+        self.operands: dict[int, Operand] = {}
         self.counted: list[tuple[Place, RunNumber]] = []
         self._born: dict[int, Value] = {}
 
@@ -128,7 +133,9 @@ class Trace:
             returned: list[Any] = []
             flatten(result, returned)
             for value in (*returned, *[new for _, new in self.changes if isinstance(new, Value)]):
-                self.data_of(value)
+                data = self.data_of(value)
+                if type(data) is NDArray:
+                    self.operands[id(value)] = recorded(data)
         counted = {id(place) for place, _ in self.counted}
         self.guarded = [(place, value) for place, value in values if id(place) not in counted]
         return result
@@ -149,8 +156,13 @@ class Trace:
             if id(tensor) not in self.leaves:
                 self._lift_one(tensor, None, number)
         for place, tensor in before:
-            if isinstance(tensor, Tensor) and id(tensor) not in self.leaves:
+            if not isinstance(tensor, Tensor):
+                continue
+            leaf = self.leaves.get(id(tensor))
+            if leaf is None:
                 self._lift_one(tensor, place)
+            else:
+                self.ties.append((place, leaf))
 
     def _lift_one(self, tensor: Value, place: Place | None, argument: int | None = None) -> NDArray:
         leaf = self.leaves[id(tensor)] = Leaf(tensor, place, argument)

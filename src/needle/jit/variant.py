@@ -11,7 +11,7 @@ import numpy as np
 from needle.autograd import Tensor
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
-from needle.backend_ndarray.ndarray_backend_trace import Memory, Operand, recorded
+from needle.backend_ndarray.ndarray_backend_trace import Operand, recorded
 from needle.jit.reach import Place
 from needle.jit.tracing import JitError, Leaf, Trace
 from needle.jit.trees import flatten, unflatten
@@ -43,7 +43,7 @@ class Variant:
     def _compile(self, trace: Trace, result: Any) -> None:
         returned: list[Any] = []
         self.result = flatten(result, returned)
-        outputs: list[Operand] = [_operand(tensor, "a result") for tensor in returned]
+        outputs = [_operand(trace, tensor, "a result") for tensor in returned]
         self.returned = len(returned)
         # places that get a Tensor of their own, leaves that get other data, and what is set as is
         self.new_tensors: list[Place] = []
@@ -54,9 +54,9 @@ class Variant:
         for place, value in trace.changes:
             if isinstance(value, RunNumber):
                 self.counted.append((place, value))
-            elif isinstance(value, Tensor) and _is_traced(value.cached_data):
+            elif isinstance(value, Tensor):
                 self.new_tensors.append(place)
-                outputs.append(_operand(value, place.name))
+                outputs.append(_operand(trace, value, place.name))
                 replaced.append(trace.leaf_at(place))
             else:
                 self.settings.append((place, value))
@@ -88,7 +88,7 @@ class Variant:
         self._keep = trace
 
     def _guard(self, trace: Trace) -> None:
-        self.values = trace.guarded
+        self.values, self.ties = trace.guarded, trace.ties
         self.sizes = trace.reach.sizes
         self.given = [place for place, _ in trace.counted]
         self.asks = trace.numbers.asks()
@@ -112,9 +112,13 @@ class Variant:
             if not self.asks(given):
                 return None
             self.numbers = given
-        arrays = []
+        for place, leaf in self.ties:
+            if place.of(tensors).get() is not leaf.now(tensors):
+                return None
+        arrays, seen = [], set()
         for leaf in self.leaves:
             tensor = leaf.now(tensors)
+            seen.add(id(tensor))
             if tensor is None or tensor.requires_grad != leaf.requires_grad:
                 return None
             data = tensor.cached_data
@@ -123,14 +127,15 @@ class Variant:
             if data._layout is not leaf.data._layout:
                 return None
             arrays.append(data)
-        return arrays
+        # Tensors that were two when it was traced may have become one
+        return arrays if len(seen) == len(arrays) else None
 
     def run(self, tensors: Sequence[Any], arrays: list[NDArray]) -> tuple[bool, Any]:
         """Run the program; whether no value was at fault, and what the function returns."""
         values = self._set_numbers()
         arguments: list[Any] = []
-        for array in arrays:
-            arguments += (array._memory, array._offset * array._layout.itemsize)
+        for leaf, array in zip(self.leaves, arrays, strict=True):
+            arguments += (array._memory, (array._offset - leaf.begin) * array._layout.itemsize)
         state = np.random.get_state() if self.draws else None
         drawn = [getattr(np.random, draw.name)(*draw.shape) for draw in self.draws]
         for values_drawn in drawn:
@@ -193,15 +198,11 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and type(a) in (int, float, str, bool, bytes, complex) and a == b
 
 
-def _is_traced(data: Any) -> bool:
-    return type(data) is NDArray and type(data._memory) is Memory
-
-
-def _operand(tensor: Any, name: str) -> Operand:
-    data = tensor.cached_data
-    if not isinstance(tensor, Tensor) or data is None:
+def _operand(trace: Trace, tensor: Any, name: str) -> Operand:
+    found = trace.operands.get(id(tensor))
+    if found is None:
         raise JitError(f"jit: expected {name} to be a Tensor, got {tensor!r}.")
-    return recorded(data)
+    return found
 
 
 def _real(layout: Layout) -> Layout:
