@@ -188,7 +188,7 @@ def test_public_methods_have_docstrings(module):
 
 LAYERS = [
     {"errors", "version"},
-    {"config", "dtypes", "files", "fixed", "run_numbers"},
+    {"config", "dtypes", "files", "fixed", "origins", "run_numbers"},
     {"compiler"},
     {"runtime"},
     {"backend_numpy"},

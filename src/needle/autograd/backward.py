@@ -25,6 +25,7 @@ from needle.errors import (
     describe,
     kind_of,
 )
+from needle.origins import in_gradient_of
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -168,7 +169,12 @@ def _walk_back(
             adjoint = _after_hooks(node, adjoint)
         if targets and node in targets:
             arrived[node] = adjoint
-        _send_to_inputs(node, inputs, adjoint, adjoints)
+        if modes.plain:
+            _send_to_inputs(node, inputs, adjoint, adjoints)
+        else:
+            name = node.op.name if node.op is not None else ""
+            with in_gradient_of(name, node._origin):
+                _send_to_inputs(node, inputs, adjoint, adjoints)
     for leaf, adjoint in adjoints.items():
         target = leaf if leaf in targets else _owner(leaf)
         if target is not None and (target in targets or not targets):

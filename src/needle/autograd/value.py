@@ -31,6 +31,7 @@ from needle.errors import (
     ShapeError,
     describe,
 )
+from needle.origins import current, origin_here
 
 if TYPE_CHECKING or BACKEND == "nd":
     from needle.backend_ndarray.ndarray_backend_trace import NoValueError, result_layouts
@@ -135,7 +136,7 @@ class Value:
     _edges: tuple[Edge, ...] = ()
     _leaf: Leaf | None = None
     _hooks: dict[int, Any] | None = None
-    _origin: str | None = None  # the user's line, recorded under detect_anomaly()
+    _origin: Any = None  # the user's line; recorded by detect_anomaly(), and as an Origin by jit
     _layout: Any = None  # how data not computed yet will lie, in nd mode; of a tuple, a tuple
 
     def _init(
@@ -264,7 +265,10 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
     lazy = is_lazy() and tracer is None
     data = layout = None
     if tracer is not None:
-        data = _compute(cls, op, [tracer.data_of(value) for value in inputs])
+        arrays = [tracer.data_of(value) for value in inputs]
+        origin = current.origin = origin_here(op.name)
+        data = _compute(cls, op, arrays)
+        current.origin = None
     elif lazy:
         layout = _foresee(cls, op, inputs)
     else:
@@ -279,6 +283,8 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
         result._set(None, (), data, False)
     if layout is not None:
         result._layout = layout
+    if tracer is not None:
+        result._origin = origin
     if modes.anomaly:
         anomaly.watch(result, op, inputs)
     return result

@@ -20,6 +20,7 @@ from needle.backend_ndarray.device import Device, Run, Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.errors import NeedleError, describe
+from needle.origins import Origin, current
 
 __all__ = [
     "Memory",
@@ -58,9 +59,10 @@ class Node:
                 of an array on the device traced for
     numbers     Python numbers handed over at the call
     layout      of the memory it fills, all of it
+    origin      the operator that it is a part of, and whose line that was; None: not known
     """
 
-    __slots__ = ("inputs", "layout", "numbers", "parameters", "primitive")
+    __slots__ = ("inputs", "layout", "numbers", "origin", "parameters", "primitive")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Node:
     ) -> None:
         self.primitive, self.layout = primitive, layout
         self.inputs, self.parameters, self.numbers = inputs, parameters or {}, numbers
+        self.origin: Origin | None = current.origin
 
     def __repr__(self) -> str:
         """`subtract(1.0, float32[2]) -> float32[2]`, `sum(float32[2,3], axes=(0,)) -> float32[3]`.

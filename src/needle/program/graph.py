@@ -99,10 +99,14 @@ def _copied(operand: Operand) -> Operand:
     view = operand.layout
     layout = Layout.of(view.device, view.dtype, view.shape)
     given = {"name": "copy", "operands": (view,), "compute": (layout.dtype,)}
-    return Operand(Node("elementwise", layout, (operand,), given), layout, 0)
+    node = Node("elementwise", layout, (operand,), given)
+    node.origin = operand.node.origin
+    return Operand(node, layout, 0)
 
 
 def _check(holds: Operand) -> Operand:
     """What finds fault unless all is true."""
     compact = _copied(holds)
-    return Operand(Node("check", compact.layout, (compact,)), compact.layout, 0)
+    node = Node("check", compact.layout, (compact,))
+    node.origin = holds.node.origin
+    return Operand(node, compact.layout, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from needle.backend_ndarray.device import Scalar
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.origins import current
 from needle.program.graph import Graph
 from needle.run_numbers import RunNumber
 
@@ -30,7 +31,9 @@ class _Simplified:
         self._new: dict[Node, Node] = {}
         self._known: dict[Hashable, Node] = {}
         for node in graph.nodes:
+            current.origin = node.origin  # what is made in its place is made for the same op
             self._new[node] = self._simple(node)
+        current.origin = None
         outputs = [self._read(output) for output in graph.outputs]
         checks = [self._read(check) for check in graph.checks]
         inputs = [self._new.get(node, node) for node in graph.inputs]
