@@ -7,25 +7,66 @@ and this generator. Kernels are never unloaded; there are as many as structures,
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from needle import config
 from needle.compiler.code_cache import CodeCache, covers
 from needle.compiler.target import Target
 
-__all__ = ["ENTRY", "Writer", "address_of", "assembly", "link", "object_code", "optimized"]
+__all__ = [
+    "ENTRY",
+    "Kernel",
+    "Made",
+    "Writer",
+    "address_of",
+    "assembly",
+    "kernel_at",
+    "link",
+    "made",
+    "object_code",
+    "optimized",
+]
 
 # Writes functions into a module for a target; the one to call is named ENTRY.
 Writer = Callable[[Any, Target], None]
 ENTRY = "kernel"
 
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a kernel was made from: its code can be had again as text."""
+
+    key: str
+    write: Writer
+
+    def texts(self) -> tuple[str, str]:
+        """LLVM's code, optimised, and the assembly for this machine; made now."""
+        module = optimized(self.write, Target.host(), _machine())
+        return str(module), str(_machine().emit_assembly(module))
+
+
+@dataclass
+class Made:
+    """Kernels that this process has compiled, and loaded from the disk, and what they took."""
+
+    compiled: int = 0
+    loaded: int = 0
+    seconds: float = 0.0
+
+
+made = Made()
 _addresses: dict[str, int] = {}
+_kernels: dict[int, Kernel] = {}
 _libraries: list[Any] = []
 _lock = threading.RLock()
 
@@ -37,18 +78,31 @@ def address_of(key: str, write: Writer) -> int:
         with _lock:
             found = _addresses.get(key)
             if found is None:
+                begun = perf_counter()
                 found = _addresses[key] = link(object_code(key, write))[ENTRY]
+                _kernels[found] = Kernel(key, write)
+                made.seconds += perf_counter() - begun
     return found
+
+
+def kernel_at(address: int) -> Kernel | None:
+    """The kernel that begins there."""
+    return _kernels.get(address)
 
 
 def object_code(key: str, write: Writer) -> bytes:
     """The kernel as an object file for this machine: from the cache on disk, else made now."""
     cache = _cache() if covers(write) else None
     code = cache.load(key) if cache else None
-    if code is None:
-        code = bytes(_machine().emit_object(optimized(write, Target.host(), _machine())))
-        if cache:
-            cache.store(key, code)
+    if code is not None:
+        made.loaded += 1
+        return code
+    if config.DEBUG >= 4:
+        print(f"-- kernel {key}\n{Kernel(key, write).texts()[1]}", file=sys.stderr)
+    code = bytes(_machine().emit_object(optimized(write, Target.host(), _machine())))
+    made.compiled += 1
+    if cache:
+        cache.store(key, code)
     return code
 
 
