@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from needle import optim
 from needle.autograd import Tensor
 from needle.cli.task import Batch, Progress, Record, Task
 from needle.errors import NonFiniteError
@@ -71,6 +72,7 @@ class Fit:
         self.save_every, self.show_progress = save_every, show_progress
         self.is_evaluated = False  # whether the weights are those of the last evaluation
         self._finite: dict[str, Tensor] = {}
+        self._train = task.compiled(_step(task.objective(), task.optimizer, task.clip))
 
     def run(self) -> None:
         """Train. Raises NonFiniteError for a loss of NaN or Inf, with the last finite weights."""
@@ -79,6 +81,7 @@ class Fit:
 
     def _round(self) -> None:
         task, progress = self.task, self.progress
+        compiled = task.compile_seconds
         self._steps()
         complete = progress.in_round == task.steps_in_round(progress)
         if not complete:
@@ -86,8 +89,9 @@ class Fit:
         measured = task.evaluate()
         self.is_evaluated = True
         for value in measured.values():
-            self._require_finite(value, task.place_of_evaluation(progress))
+            self._require_finite(value, task.place_of_evaluation(progress), self._finite)
         record = task.record(progress, measured, complete)
+        record["compile_seconds"] = round(task.compile_seconds - compiled, 3)
         progress.history.append(record)
         if complete:
             progress.begin_round()
@@ -98,14 +102,18 @@ class Fit:
         """The steps of the round that are still to be done, or those until Ctrl-C."""
         progress = self.progress
         self.task.model.train()
-        begun = time.perf_counter() - progress.seconds
+        begun = self._clock() - progress.seconds
         for batch in self._batches():
             self._step(batch)
-            progress.seconds = time.perf_counter() - begun
+            progress.seconds = self._clock() - begun
             if self.interrupt.requested:
                 return
             if self.save_every and progress.steps % self.save_every == 0:
                 self.on_checkpoint(False)
+
+    def _clock(self) -> float:
+        """Seconds, but for those that compiling takes."""
+        return time.perf_counter() - self.task.compile_seconds
 
     def _batches(self) -> Iterator[Batch]:
         """The round's batches, under a progress bar where there is somebody to see it."""
@@ -130,28 +138,41 @@ class Fit:
                 bar.update()
 
     def _step(self, batch: Batch) -> None:
-        task, optimizer = self.task, self.task.optimizer
-        loss, items, right = task.loss(batch)
-        value = float(loss.item())
-        self._require_finite(value, task.place(self.progress))
-        self._finite = task.model.state_dict()
-        optimizer.reset_grad()
-        loss.backward(create_graph=False)
-        if task.clip is not None:
-            optimizer.clip_grad_norm(task.clip)
-        optimizer.step()
+        task = self.task
+        before = task.model.state_dict()
+        loss, *found = self._train(*task.arguments(batch))
         self.is_evaluated = False
+        value = float(loss.item())
+        self._require_finite(value, task.place(self.progress), self._finite or before)
+        self._finite = before
         if task.schedule is not None:
             task.schedule.step()
-        self.progress.add(value, items, right)
+        self.progress.add(value, *task.count(batch, *found))
 
-    def _require_finite(self, loss: float, when: str) -> None:
+    def _require_finite(self, loss: float, when: str, kept: dict[str, Tensor]) -> None:
         if math.isfinite(loss):
             return
-        if self._finite:
-            self.task.model.load_state_dict(self._finite)
+        if kept:
+            self.task.model.load_state_dict(kept)
             self.is_evaluated = False
         raise NonFiniteError(
             f"loss: expected a finite number, got {loss} {when}. "
             f"Lower --lr (it is {self.task.optimizer.lr:g})."
         )
+
+
+def _step(
+    objective: Callable[..., Any], optimizer: optim.Optimizer, clip: float | None
+) -> Callable[..., Any]:
+    """One step of the optimiser: a function that gives what `objective` gives."""
+
+    def step(*arguments: Any) -> Any:
+        loss, *found = objective(*arguments)
+        optimizer.reset_grad()
+        loss.backward(create_graph=False)
+        if clip is not None:
+            optimizer.clip_grad_norm(clip)
+        optimizer.step()
+        return loss, *found
+
+    return step

@@ -27,9 +27,11 @@ class Common:
 
     out         None: a new folder
     save_every  None: a checkpoint after each evaluation only; N: after each N steps too
+    eager       one operator after the other, not compiled to one program a step
     """
 
     seed: int = 0
+    eager: bool = False
     save_every: int | None = None
     out: str | None = None
     overwrite: bool = False

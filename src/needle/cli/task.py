@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from needle import nn, optim
-from needle.autograd import Tensor
+from needle.autograd import no_grad
+from needle.jit import jit
 
-__all__ = ["Batch", "Progress", "Record", "Task"]
+__all__ = ["Batch", "Count", "Progress", "Record", "Task", "compiling"]
 
 Batch = Any
 Record = dict[str, Any]
 
 
-class Loss(NamedTuple):
-    """The mean loss of a batch, over how many items it is, and how many of them were right."""
+class Count(NamedTuple):
+    """Over how many items the loss of a batch is a mean, and how many of them were right."""
 
-    mean: Tensor
     items: int
     right: int = 0
 
@@ -35,7 +35,7 @@ class Progress:
     rounds                    that are finished
     steps, in_round           steps taken: in all, and in the round under way
     loss, right, items        sums over the round under way
-    seconds                   that its steps took
+    seconds                   that its steps took, without what compiling them did
     history                   a record per round
     """
 
@@ -62,7 +62,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Items per second in this round; evaluation does not count."""
+        """Items per second in this round; evaluation and compiling do not count."""
         return self.items / max(self.seconds, 1e-9)
 
 
@@ -73,6 +73,7 @@ class Task(ABC):
     measured_on        what `evaluate` looks at, for messages
     keeps_checkpoints  whether checkpoints are written as the training goes; else when it is
                        interrupted
+    options            of the recipe
     clip               the longest that a gradient may be; None: any length
     """
 
@@ -80,6 +81,7 @@ class Task(ABC):
     measured_on: ClassVar[str] = "the test data"
     keeps_checkpoints: ClassVar[bool] = True
 
+    options: Any
     model: nn.Module
     optimizer: optim.Optimizer
     schedule: optim.Schedule | None = None
@@ -100,8 +102,20 @@ class Task(ABC):
         """What the steps of the round that are still to come learn from."""
 
     @abstractmethod
-    def loss(self, batch: Batch) -> Loss:
-        """The loss of one batch, in training mode."""
+    def objective(self) -> Callable[..., Any]:
+        """What a step minimises: from the arguments of a batch to its mean loss, and to more.
+
+        A function of Tensors that holds the network and nothing that training changes otherwise,
+        as it is compiled, alone or in a step.
+        """
+
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        """What `objective` is given of a batch."""
+        return tuple(batch)
+
+    @abstractmethod
+    def count(self, batch: Batch, *found: Any) -> Count:
+        """Take note of what a step found besides the loss."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -125,6 +139,35 @@ class Task(ABC):
         """The evaluation under way, for messages."""
         number = progress.steps if self.unit == "step" else progress.rounds + 1
         return f"on {self.measured_on} after {self.unit} {number}"
+
+    # -- compiled functions --------------------------------------------------------------------
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, compiled when it is called first; with --eager as it is."""
+        if self.options.eager:
+            return function
+        self._compiled.append(jit(function))
+        return self._compiled[-1]  # type: ignore[no-any-return]
+
+    @cached_property
+    def _compiled(self) -> list[Any]:
+        return []
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling has taken until now."""
+        return sum((function.compile_seconds for function in self._compiled), 0.0)
+
+    @cached_property
+    def measure(self) -> Callable[..., Any]:
+        """`objective` without a graph, for evaluation."""
+        objective = self.objective()
+
+        def measure(*arguments: Any) -> Any:
+            with no_grad():
+                return objective(*arguments)
+
+        return self.compiled(measure)
 
     # -- asked when checkpoints are written and read -------------------------------------------
 
@@ -186,3 +229,9 @@ class Task(ABC):
     @abstractmethod
     def finish(self, folder: Path, history: list[Record]) -> None:
         """Draw the pictures, of what `evaluate` found last. Raises MissingDependencyError."""
+
+
+def compiling(record: Record) -> str:
+    """What is said of a round in which something was compiled, after its speed."""
+    seconds = record.get("compile_seconds", 0)
+    return f", after {seconds:.1f} s of compiling" if seconds >= 0.05 else ""

@@ -16,7 +16,7 @@ from needle.errors import FileFormatError, OptionError
 __all__ = ["add_train_options", "train_job"]
 
 # what may differ when a run is gone on with: how far, where the data lies, what is shown
-_FREE = {"epochs", "steps", "data", "data_dir", "workers", "save_every", "quiet"}
+_FREE = {"epochs", "steps", "data", "data_dir", "workers", "save_every", "eager", "quiet"}
 
 
 def train_job(parser: Parser, words: Sequence[str]) -> TrainJob:
@@ -48,6 +48,9 @@ def add_train_options(parser: Parser, word: str) -> None:
     recipe(word).add_options(parser)
     add = adder(parser, Common())
     add("--seed", whole(0, 2**32 - 1), "of all draws")
+    parser.add_argument(
+        "--eager", action="store_true", help="run operators one by one; do not compile the step"
+    )
     add("--save-every", whole(1), "a checkpoint every N steps, besides those after evaluations")
     add("--resume", path("run folder"), "go on with this run", metavar="RUN")
     add("--out", path("folder"), "the run folder (runs/TIME-DATA-MODEL)", metavar="DIR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,17 @@ import numpy as np
 from needle import nn
 from needle.autograd import Tensor
 from needle.cli.grammar import Parser, adder, path, share, whole
-from needle.cli.recipes.text import KIND, Array, TextTask, add_training_options, require_text
+from needle.cli.recipes.text import (
+    KIND,
+    Array,
+    TextTask,
+    add_training_options,
+    mean_loss,
+    require_text,
+)
 from needle.cli.recipes.vocabularies import CharacterVocabulary
 from needle.cli.settings import Common
-from needle.cli.task import Batch, Loss, Progress
+from needle.cli.task import Batch, Count, Progress
 from needle.data import CharacterText, random_windows, windows
 from needle.data.datasets.text_dataset import read_text
 from needle.errors import OptionError
@@ -111,13 +118,22 @@ class GptTask(TextTask):
             rng = np.random.default_rng((self.options.seed, step))
             yield random_windows(self.train, self.options.batch_size, self.options.context, rng)
 
-    def loss(self, batch: Batch) -> Loss:
-        x, y = batch  # (B, T) each
-        return Loss(self.mean_loss(self.model(x), y), y.size)
+    def objective(self) -> Callable[..., Any]:
+        model = self.model
 
-    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
+        def predict(x: Tensor, y: Tensor) -> Any:
+            """The mean loss of the ids y (B, T) that follow x (B, T)."""
+            return (mean_loss(model(x), y),)
+
+        return predict
+
+    def count(self, batch: Batch, *found: Any) -> Count:
+        return Count(batch[1].size)
+
+    def losses(self, text: Array) -> Iterator[tuple[Tensor, int]]:
         for x, y in windows(text[:_MOST_VALIDATED], _VALID_BATCH, self.options.context):
-            yield self.model(x), y
+            (loss,) = self.measure(x, y)
+            yield loss, y.size
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from needle import nn
-from needle.autograd import Tensor, find_topo_sort, no_grad
+from needle import nn, ops
+from needle.autograd import Tensor, find_topo_sort
 from needle.cli import plots
 from needle.cli.datasets import Description, Examples
 from needle.cli.run_folder import CONFUSION, CURVES, GRAPH
-from needle.cli.task import Batch, Loss, Progress, Record, Task
+from needle.cli.task import Batch, Count, Progress, Record, Task, compiling
 from needle.data import DataLoader
 from needle.files import write_atomically
 from needle.models import MLPResNet, ResNet9, ResNet18, TwoLayerNet
 from needle.visualize import graph_svg
 
-__all__ = ["KIND", "ImageTask", "ModelSpec", "evaluate", "models", "restore"]
+__all__ = ["KIND", "ImageTask", "ModelSpec", "models", "restore"]
 
 Array = np.ndarray[Any, Any]
 
@@ -106,18 +106,36 @@ class ImageTask(Task):
     def batches(self, progress: Progress) -> Iterable[Batch]:
         return self.loader
 
-    def loss(self, batch: Batch) -> Loss:
-        x, y = batch
-        logits = self.model(x)
-        loss: Tensor = self.loss_function(logits, y)
-        right = int((logits.numpy().argmax(1) == y.numpy()).sum())
-        return Loss(loss, len(y), right)
+    def objective(self) -> Callable[..., Any]:
+        model, loss_function = self.model, self.loss_function
+
+        def classify(x: Tensor, y: Tensor) -> Any:
+            """The mean loss of class ids y (B,) for examples x (B, ...), and the ids predicted."""
+            logits = model(x)
+            return loss_function(logits, y), ops.argmax(logits, 1)
+
+        return classify
+
+    def count(self, batch: Batch, *found: Any) -> Count:
+        (_, y), (predicted,) = batch, found
+        return Count(len(y), int((predicted.numpy() == y.numpy()).sum()))
 
     def evaluate(self) -> dict[str, float]:
+        """The mean loss and the accuracy on the examples for the test, in evaluation mode."""
+        self.model.eval()
         x, y = self.examples.test_x, self.examples.test_y
-        loss, self._predicted = evaluate(self.model, x, y, _TEST_BATCH[self.spec.channels_first])
+        size = _TEST_BATCH[self.spec.channels_first]
+        total, predicted = 0.0, []
+        for start in range(0, len(y), size):
+            inputs, labels = (
+                Tensor(part[start : start + size], requires_grad=False) for part in (x, y)
+            )
+            loss, classes = self.measure(inputs, labels)
+            total += float(loss.item()) * len(labels)
+            predicted.append(classes.numpy())
+        self._predicted = np.concatenate(predicted)
         self.test_accuracy = float(np.mean(self._predicted == y))
-        return {"test_loss": loss, "test_accuracy": self.test_accuracy}
+        return {"test_loss": total / len(y), "test_accuracy": self.test_accuracy}
 
     def record(self, progress: Progress, measured: Mapping[str, float], complete: bool) -> Record:
         """The training loss and accuracy are those of the batches as they came, the network getting
@@ -163,7 +181,7 @@ class ImageTask(Task):
             f"loss {record['loss']:.4f}  accuracy {100 * record['accuracy']:5.1f} %  "
             f"test loss {record['test_loss']:.4f}  "
             f"test accuracy {100 * record['test_accuracy']:5.1f} %  "
-            f"{record['examples_per_second']:,.0f} examples/s"
+            f"{record['examples_per_second']:,.0f} examples/s{compiling(record)}"
         )
 
     def last_line(self) -> str:
@@ -212,21 +230,6 @@ class ImageTask(Task):
             if value.is_leaf() and value.cached_data.dtype.kind in "iu":
                 names[value] = "class ids"
         return graph_svg(loss, names=names, data=[x])
-
-
-def evaluate(model: nn.Module, x: Array, y: Array, batch_size: int) -> tuple[float, Array]:
-    """The mean loss per example, and the class predicted for each, in evaluation mode."""
-    model.eval()
-    loss_function = nn.SoftmaxLoss()
-    total, predicted = 0.0, []
-    with no_grad():
-        for start in range(0, len(y), batch_size):
-            batch = slice(start, start + batch_size)
-            logits = model(Tensor(x[batch], requires_grad=False))
-            labels = Tensor(y[batch], requires_grad=False)
-            total += float(loss_function(logits, labels).item()) * len(labels)
-            predicted.append(logits.numpy().argmax(1))
-    return total / len(y), np.concatenate(predicted)
 
 
 # -- a network from its file ---------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +12,17 @@ from typing import Any
 from needle import nn
 from needle.autograd import Tensor
 from needle.cli.grammar import Parser, adder, one_of, path, whole
-from needle.cli.recipes.text import KIND, Array, TextTask, add_training_options, require_text
+from needle.cli.recipes.text import (
+    KIND,
+    Array,
+    TextTask,
+    add_training_options,
+    mean_loss,
+    require_text,
+)
 from needle.cli.recipes.vocabularies import WordVocabulary
 from needle.cli.settings import Common
-from needle.cli.task import Batch, Loss, Progress, Record
+from needle.cli.task import Batch, Count, Progress, Record
 from needle.data import Corpus, batchify, get_batch, write_ptb_folder
 from needle.data.datasets.text_dataset import read_text
 from needle.errors import OptionError
@@ -114,18 +121,29 @@ class LmTask(TextTask):
         for row in range(first * length, len(columns) - 1, length):
             yield get_batch(columns, row, length, dtype="int64")
 
-    def loss(self, batch: Batch) -> Loss:
-        x, y = batch  # (T, B), (T · B,)
-        logits, state = self.model(x, self._state)
-        self._state = _detached(state)
-        return Loss(self.mean_loss(logits, y), y.size)
+    def objective(self) -> Callable[..., Any]:
+        model = self.model
 
-    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
+        def predict(x: Tensor, y: Tensor, state: Any) -> Any:
+            """The mean loss of the ids y (T · B,) that follow x (T, B), and the state then."""
+            logits, state = model(x, state)
+            return mean_loss(logits, y), _detached(state)
+
+        return predict
+
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        return *batch, self._state
+
+    def count(self, batch: Batch, *found: Any) -> Count:
+        (self._state,) = found
+        return Count(batch[1].size)
+
+    def losses(self, text: Array) -> Iterator[tuple[Tensor, int]]:
         few = min(_VALID_BATCH, len(text) // 2)  # columns, so that little of the text is left out
         state = None
         for x, y in self._pieces(batchify(text, few, dtype="int64")):
-            logits, state = self.model(x, state)
-            yield logits, y
+            loss, state = self.measure(x, y, state)
+            yield loss, y.size
 
     def record(self, progress: Progress, measured: Mapping[str, float], complete: bool) -> Record:
         record = super().record(progress, measured, complete)

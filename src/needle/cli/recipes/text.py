@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from needle import nn, optim
-from needle.autograd import Tensor, no_grad
+from needle.autograd import Tensor
 from needle.cli import plots
 from needle.cli.grammar import Parser, number
 from needle.cli.recipes.vocabularies import Vocabulary
 from needle.cli.run_folder import CURVES
-from needle.cli.task import Progress, Record, Task
+from needle.cli.task import Progress, Record, Task, compiling
 from needle.errors import OptionError
 from needle.generation import generate
 
@@ -27,6 +27,7 @@ __all__ = [
     "Array",
     "TextTask",
     "add_training_options",
+    "mean_loss",
     "require_text",
     "write_text",
 ]
@@ -37,6 +38,7 @@ KIND = "text"
 _LOWEST_LR = 0.1  # of the highest
 _COLUMNS = 90
 _TEMPERATURE = 0.8  # of samples
+_SOFTMAX_LOSS = nn.SoftmaxLoss()
 
 
 def add_training_options(add: Callable[..., None]) -> None:
@@ -99,7 +101,6 @@ class TextTask(Task):
         self.name = Path(options.data).stem
         self.train, self.valid = np.asarray(train), np.asarray(valid)
         self.test = None if test is None else np.asarray(test)
-        self.loss_function = nn.SoftmaxLoss()
         self._valid_loss = self._test_loss = math.nan
         np.random.seed(options.seed)
 
@@ -111,17 +112,16 @@ class TextTask(Task):
         self.clip = self.options.clip or None
 
     @abstractmethod
-    def predictions(self, text: Array) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (..., V) for the tokens of a text, and their ids (...), batch by batch."""
+    def losses(self, text: Array) -> Iterator[tuple[Tensor, int]]:
+        """The mean loss of each batch of a text's ids, and of how many tokens it is."""
 
     def loss_on(self, text: Array) -> float:
         """The mean cross-entropy per token of a text's ids, in nats."""
         self.model.eval()
         total, items = 0.0, 0
-        with no_grad():
-            for logits, targets in self.predictions(text):
-                total += float(self.mean_loss(logits, targets).item()) * targets.size
-                items += targets.size
+        for loss, size in self.losses(text):
+            total += float(loss.item()) * size
+            items += size
         return total / items
 
     def evaluate(self) -> dict[str, float]:
@@ -169,7 +169,8 @@ class TextTask(Task):
             f"{self.unit} {record[self.unit]:>{len(str(last))}}/{last}  loss {record['loss']:.4f}  "
             f"validation loss {record['valid_loss']:.4f}  "
             f"perplexity {_shown(record['valid_perplexity'])}  "
-            f"{record['tokens_per_second']:,.0f} {self.vocabulary.unit}/s\n{sample}"
+            f"{record['tokens_per_second']:,.0f} {self.vocabulary.unit}/s{compiling(record)}\n"
+            f"{sample}"
         )
 
     def sample(self, record: Record) -> str:
@@ -222,11 +223,12 @@ class TextTask(Task):
             self._test_loss = history[-1].get("test_loss", math.nan)
         plots.text_curves(history, self.unit, folder / CURVES)
 
-    def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy of logits (..., V) for targets (...)."""
-        flat = logits.reshape((targets.size, logits.shape[-1]))
-        loss: Tensor = self.loss_function(flat, targets.reshape((targets.size,)))
-        return loss
+
+def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of logits (..., V) for targets (...)."""
+    flat = logits.reshape((targets.size, logits.shape[-1]))
+    loss: Tensor = _SOFTMAX_LOSS(flat, targets.reshape((targets.size,)))
+    return loss
 
 
 def _exp(loss: float) -> float:
