@@ -8,12 +8,53 @@ PyTorch, eager, as the benchmarks time them. The benchmarks import this file as 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+# -- of linear layers ------------------------------------------------------------------------------
+
+
+class TwoLayerNet(nn.Module):
+    """Linear-ReLU-Linear: (B, features) -> logits (B, 10)."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(features, hidden), nn.Linear(hidden, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.linear2(functional.relu(self.linear1(x)))
+
+
+class MLPResNet(nn.Sequential):
+    """A linear layer, three residual blocks of half the width inside, and a classifier."""
+
+    def __init__(self, features: int, hidden: int, dropout: float) -> None:
+        blocks = [
+            nn.Sequential(Residual(mlp_block(hidden, hidden // 2, dropout)), nn.ReLU())
+            for _ in range(3)
+        ]
+        super().__init__(
+            nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), *blocks, nn.Linear(hidden, 10)
+        )
+
+
+def mlp_block(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """What a residual block of linear layers adds to its input."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, width),
+        nn.BatchNorm1d(width),
+    )
+
 
 # -- convolutional ---------------------------------------------------------------------------------
 
@@ -183,3 +224,31 @@ class GPT(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Logits."""
         return self.features(ids) @ self.wte.weight.T
+
+
+# -- by name ---------------------------------------------------------------------------------------
+
+
+def build(kind: str, sizes: Mapping[str, int], dropout: float) -> nn.Module:
+    """The network of a benchmark's job; dropout only where a job has some."""
+    return _BUILDERS[kind](**sizes, dropout=dropout)
+
+
+def _gpt(
+    vocabulary: int, tokens: int, layers: int, heads: int, width: int, dropout: float
+) -> nn.Module:
+    return GPT(vocabulary, tokens, layers, heads, width)
+
+
+def _lstm(vocabulary: int, width: int, layers: int, dropout: float) -> nn.Module:
+    return LanguageModel("lstm", vocabulary, width, width, layers)
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": lambda features, hidden, dropout: TwoLayerNet(features, hidden),
+    "mlp_resnet": MLPResNet,
+    "gpt": _gpt,
+    "resnet9": lambda dropout: ResNet9(),
+    "resnet18": lambda dropout: ResNet18(),
+    "lstm": _lstm,
+}
