@@ -13,7 +13,15 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Numbers", "RunNumber", "value_of"]
+__all__ = ["Counting", "Numbers", "RunNumber", "value_of"]
+
+
+class Counting:
+    """Base of what keeps numbers that change from call to call: optimisers, schedules, averages."""
+
+    def counted(self) -> list[dict[Any, Any]]:
+        """What holds them: while a function is traced a `RunNumber` stands for each."""
+        raise NotImplementedError
 
 
 class RunNumber:
@@ -148,6 +156,7 @@ class Numbers:
         self.given: list[Any] = []
         self.answers: dict[str, Any] = {}
         self._named: dict[str, RunNumber] = {}
+        self._functions: list[Callable[..., Any]] = []
 
     def new(self, value: Any) -> RunNumber:
         """Another number from outside."""
@@ -161,19 +170,32 @@ class Numbers:
             found = self._named[source] = RunNumber(self, source, value)
         return found
 
+    def applied(self, function: Callable[..., Any], *arguments: Any) -> RunNumber:
+        """`function(*arguments)`, which is called again at each run.
+
+        It may raise: then nothing is run.
+        """
+        if function not in self._functions:
+            self._functions.append(function)
+        spelled = ", ".join(map(_spelt, arguments))
+        value = function(*map(value_of, arguments))
+        return self.named(f"f[{self._functions.index(function)}]({spelled})", value)
+
     def asks(self) -> Callable[[Sequence[Any]], bool]:
         """Whether all answers are the same for other given values."""
         terms = [f"{spelling} == {answer!r}" for spelling, answer in self.answers.items()]
-        return _compiled(" and ".join(terms) or "True")
+        return self._compiled(" and ".join(terms) or "True")
 
     def evaluates(self, numbers: Sequence[RunNumber]) -> Callable[[Sequence[Any]], Any]:
         """The values of some numbers, as a tuple, for other given values."""
-        return _compiled("(" + "".join(f"{number.source}, " for number in numbers) + ")")
+        return self._compiled("(" + "".join(f"{number.source}, " for number in numbers) + ")")
 
-
-def _compiled(expression: str) -> Callable[[Sequence[Any]], Any]:
-    names = {"math": math, "operator": operator, "inf": math.inf, "nan": math.nan}
-    return eval(f"lambda n: {expression}", names)  # type: ignore[no-any-return]
+    def _compiled(self, expression: str) -> Callable[[Sequence[Any]], Any]:
+        names = {
+            "math": math, "operator": operator, "inf": math.inf, "nan": math.nan,
+            "f": self._functions,
+        }  # fmt: skip
+        return eval(f"lambda n: {expression}", names)  # type: ignore[no-any-return]
 
 
 def _spelt(number: Any) -> str:

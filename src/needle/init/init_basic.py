@@ -15,12 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from needle import ops
 from needle.autograd import Tensor
+from needle.autograd.modes import is_traced
 from needle.autograd.random import drawn
 from needle.autograd.tensor import as_tensor
 from needle.backend_selection import Device, cpu, primitives
 from needle.dtypes import as_dtype, is_floating
 from needle.errors import DeviceError, DTypeError, OptionError, ShapeError, describe
+from needle.fixed import fixed
+from needle.ops.conditions import finite, require_to_be
 
 __all__ = [
     "constant",
@@ -175,9 +179,23 @@ def one_hot(
     i  class ids of any shape and dtype (floats are truncated), as a Tensor or an array
     Raises OutOfRangeError for an id outside 0..n-1.
     """
-    ids = as_tensor(i).numpy()
-    data = _on(device).one_hot(_classes(n), ids, dtype=_or_default(dtype))
+    classes, ids = _classes(n), as_tensor(i)
+    if is_traced():
+        y = _one_hot_to_be(classes, ids.detach().to(device or cpu())).astype(_or_default(dtype))
+        return Tensor.make_const(y.realize_cached_data(), requires_grad=requires_grad)
+    data = _on(device).one_hot(classes, ids.numpy(), dtype=_or_default(dtype))
     return Tensor.make_const(data, requires_grad=requires_grad)
+
+
+def _one_hot_to_be(n: int, ids: Tensor) -> Tensor:
+    """The same while no values are known: the compiled function looks whether ids are classes."""
+    rows = ids.astype("int64")
+    holds = ops.logical_and(ops.greater_equal(rows, 0), ops.less(rows, n))
+    if is_floating(ids.dtype):  # NaN and Inf are no numbers to cut off
+        holds = ops.logical_and(holds, finite(ids))
+    require_to_be(holds)
+    numbers = Tensor(fixed(np.arange(n)), dtype="int64", device=ids.device, requires_grad=False)
+    return ops.equal(rows.expand_dims(-1), numbers)
 
 
 def _classes(n: Any) -> int:

@@ -19,6 +19,7 @@ from needle.autograd import Tensor
 from needle.autograd.value import Value
 from needle.backend_selection import Device, NDArray
 from needle.optim.optimizer import Optimizer
+from needle.run_numbers import Counting
 
 __all__ = ["MISSING", "ArgumentPlace", "Place", "Reach"]
 
@@ -98,6 +99,7 @@ class Reach:
                by identity
     sizes      containers, whose length counts
     optimizers found on the way
+    counting   what keeps numbers that change from call to call, optimisers among it
     """
 
     def __init__(self, *roots: tuple[str, Any]) -> None:
@@ -105,6 +107,7 @@ class Reach:
         self.values: list[tuple[Place, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
         self.optimizers: list[tuple[str, Optimizer]] = []
+        self.counting: list[Counting] = []
         self._seen: set[int] = set()
         self._keep: list[Any] = []
         self._queue: deque[tuple[str, Any]] = deque(roots)
@@ -129,6 +132,8 @@ class Reach:
             for number, item in enumerate(x):
                 self._queue.append((f"{name}[{number}]", item))
         elif hasattr(x, "__dict__"):
+            if isinstance(x, Counting):
+                self.counting.append(x)
             if isinstance(x, Optimizer):
                 self.optimizers.append((name, x))
             attributes = vars(x)
@@ -161,8 +166,6 @@ class Reach:
             self._queue.append((f"{function.__func__.__name__}.__self__", function.__self__))
             self._queue.append((name, function.__func__))
             return
-        if _is_of_library(function):
-            return
         for key, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
         ):
@@ -170,6 +173,8 @@ class Reach:
                 self._place(Place(cell, key, key), cell.cell_contents)
             except ValueError:  # not bound yet
                 continue
+        if _is_of_library(function):
+            return
         for key in _global_names(function.__code__):
             if key in function.__globals__:
                 self._place(Place(function.__globals__, key, key), function.__globals__[key])

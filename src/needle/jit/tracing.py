@@ -171,9 +171,7 @@ class Trace:
 
     def _count(self, values: list[tuple[Place, Any]]) -> None:
         """Put numbers of optimisers that may change from call to call under a name."""
-        own = {
-            id(holder) for _, optimizer in self.reach.optimizers for holder in optimizer.counted()
-        }
+        own = {id(holder) for found in self.reach.counting for holder in found.counted()}
         for place, value in values:
             if id(place.holder) in own and type(value) in (int, float):
                 number = self.numbers.new(value)

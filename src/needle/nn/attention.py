@@ -8,6 +8,7 @@ import numpy as np
 
 from needle import init, ops
 from needle.autograd import Tensor
+from needle.autograd.modes import is_traced
 from needle.autograd.tensor import as_tensor
 from needle.errors import DTypeError, OptionError, ShapeError, describe, kind_of
 from needle.nn.checks import (
@@ -165,17 +166,18 @@ class Attention(Module):
     ) -> Tensor:
         """`forward` with memory for key and value, projected once for each cache.
 
-        It is projected again when another Tensor comes, and after the cache's reset().
+        It is projected again when another Tensor comes, and after the cache's reset(). A compiled
+        function, which is handed another Tensor at each call, projects it at each.
         """
         self._require_sequences(query, memory, None)
         if cache is not None:
             require_cache("Attention", cache)
-        held = None if cache is None else cache._memory
+        held = None if cache is None or is_traced() else cache._memory
         if held is None or held[0] is not memory:
             held = (memory, *self._keys_and_values(memory, memory))
         _, k, v = held
         y: Tensor = self._attended(self._queries(query), k, v, mask, key_padding_mask)
-        if cache is not None:
+        if cache is not None and not is_traced():
             cache._memory = held
         return y
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.autograd.modes import is_lazy, modes
+from needle.autograd.modes import is_lazy, is_traced, modes
 from needle.backend_selection import Array, primitives
 from needle.errors import DTypeError, OptionError, ShapeError, describe, kind_of
 from needle.nn.checks import require_tensors
@@ -69,7 +69,8 @@ class KeyValueCache:
             _require_continuation(held, added)
         all_keys, room_of_keys = _longer(self.keys, keys, self._rooms[0])
         all_values, room_of_values = _longer(self.values, values, self._rooms[1])
-        self._rooms = room_of_keys, room_of_values
+        if not is_traced():
+            self._rooms = room_of_keys, room_of_values
         return all_keys, all_values
 
     def reset(self) -> None:
@@ -132,7 +133,7 @@ _WORTH_A_ROOM = 1 << 18
 def _may_lie_in_a_room(held: Tensor, added: Tensor) -> bool:
     """Whether there is no graph, nothing waits to be computed, and it is worth it."""
     has_graph = modes.grad_enabled and (held.requires_grad or added.requires_grad)
-    if has_graph or is_lazy() or held.size * held.dtype.itemsize < _WORTH_A_ROOM:
+    if has_graph or is_lazy() or is_traced() or held.size * held.dtype.itemsize < _WORTH_A_ROOM:
         return False
     return held.device == added.device  # otherwise concatenate says what is wrong
 

@@ -10,11 +10,11 @@ from needle import ops
 from needle.autograd import Tensor
 from needle.autograd.modes import is_traced
 from needle.autograd.tensor import as_tensor
-from needle.backend_selection import primitives
 from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
 from needle.nn.checks import require_number, require_tensors
 from needle.nn.module import Module
+from needle.ops.conditions import finite, require_to_be
 
 __all__ = [
     "BCEWithLogitsLoss",
@@ -332,7 +332,7 @@ def _class_ids_to_be(ids: Tensor, rows: Tensor) -> Tensor:
     if is_integer(ids.dtype):
         return ids
     if is_floating(ids.dtype):  # NaN and Inf are no numbers to cut off
-        _require_to_be(ops.equal(ids - ids, 0))
+        require_to_be(finite(ids))
     return ids.astype("int64")
 
 
@@ -346,21 +346,16 @@ def _share_to_be(counted: Tensor, of_row: Tensor | None, dtype: Any) -> Tensor:
     return (counted.size / ops.where(ops.equal(total, 0), 1, total)).astype(dtype)
 
 
-def _require_to_be(holds: Tensor) -> None:
-    """Have the compiled function look whether it holds; where not, it says what is wrong."""
-    primitives.require(holds.realize_cached_data(), AssertionError)
-
-
 def _require_within_0_and_1(loss: str, target: Tensor, slack: float = 0.0) -> None:
     if is_traced():
         above, below = ops.greater_equal(target, -slack), ops.less_equal(target, 1 + slack)
-        return _require_to_be(ops.logical_and(above, below))
+        require_to_be(ops.logical_and(above, below))
+        return
     values = target.numpy()
     if values.size and not -slack <= values.min() <= values.max() <= 1 + slack:
         raise OutOfRangeError(
             f"{loss}: expected targets in [0, 1], got {values.min()}..{values.max()}."
         )
-    return None
 
 
 def _non_negative(loss: str, option: str, weight: Any) -> Any:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from needle.autograd import Tensor
-from needle.dtypes import is_floating
+from needle.autograd.modes import is_traced
+from needle.autograd.tensor import as_tensor
+from needle.dtypes import is_floating, is_integer
 from needle.errors import DTypeError, OptionError, OutOfRangeError, ShapeError, describe
+from needle.fixed import fixed
 from needle.nn.checks import require_number, require_positive, require_tensors
-from needle.ops import concatenate, stack, where
+from needle.ops import (
+    concatenate,
+    equal,
+    greater_equal,
+    less,
+    less_equal,
+    logical_and,
+    stack,
+    where,
+)
+from needle.ops.conditions import require_to_be
 
 __all__ = [
     "PackedSequence",
@@ -27,7 +40,8 @@ class PackedSequence:
     """A batch of sequences and where each ends: what recurrent layers take and give back.
 
     padded   (T, B, ...), T of 1 or more
-    lengths  B whole numbers in [1, T], in any order: what comes after is padding and has no effect
+    lengths  B whole numbers in [1, T], in any order: what comes after is padding and has no effect.
+             A NumPy array; while a function is compiled, a Tensor
 
     It has PyTorch's name and place in a program. But the padding stays and is masked: nothing is
     sorted or moved.
@@ -47,6 +61,10 @@ class PackedSequence:
 
     def masked(self, padding_value: float = 0.0) -> Tensor:
         """`padded`, with `padding_value` past each end, in its dtype."""
+        if is_traced():
+            before = less(self._steps(), self.lengths)
+            before = before.reshape((*before.shape, *[1] * (self.padded.ndim - 2)))
+            return where(before, self.padded, _of_dtype(self.padded, padding_value))
         x, steps = self.padded, np.arange(self.padded.shape[0])
         inside = steps[:, None] < self.lengths
         mask = Tensor(
@@ -59,6 +77,10 @@ class PackedSequence:
 
     def reversed(self) -> PackedSequence:
         """Each sequence back to front; its padding stays behind it."""
+        if is_traced():
+            numbers = self._steps()
+            rows = where(less(numbers, self.lengths), self.lengths - 1 - numbers, numbers)
+            return PackedSequence(self.padded[rows, self._columns()], self.lengths)
         steps = np.arange(self.padded.shape[0])[:, None]
         turned = np.where(steps < self.lengths, self.lengths - 1 - steps, steps)
         columns = np.arange(len(self.lengths))[None]
@@ -66,10 +88,27 @@ class PackedSequence:
 
     def last(self) -> Tensor:
         """The last step of each sequence: (B, ...)."""
+        if is_traced():
+            return self.padded[self.lengths - 1, self._columns()]
         return self.padded[self.lengths - 1, np.arange(len(self.lengths))]
 
+    def _steps(self) -> Tensor:
+        """0..T-1 as a column."""
+        return _numbers(range(self.padded.shape[0]), self.padded).expand_dims(1)
+
+    def _columns(self) -> Tensor:
+        """0..B-1."""
+        return _numbers(range(self.padded.shape[1]), self.padded)
+
     def __repr__(self) -> str:
-        return f"PackedSequence({describe(self.padded)}, lengths={self.lengths.tolist()})"
+        lengths = describe(self.lengths) if is_traced() else self.lengths.tolist()
+        return f"PackedSequence({describe(self.padded)}, lengths={lengths})"
+
+
+def _numbers(values: Sequence[int], like: Tensor) -> Tensor:
+    """Whole numbers that are known while a function is traced, on the device of `like`."""
+    array = fixed(np.array(values, dtype=np.int64))
+    return Tensor(array, device=like.device, dtype="int64", requires_grad=False)
 
 
 def _of_dtype(x: Tensor, padding_value: Any) -> Tensor:
@@ -88,8 +127,11 @@ def _of_dtype(x: Tensor, padding_value: Any) -> Tensor:
     return Tensor(padding_value, device=x.device, dtype=x.dtype, requires_grad=False)
 
 
-def _whole_numbers(lengths: Any, padded: Tensor) -> np.ndarray[Any, Any]:
-    """The lengths of the sequences, int64 (B,)."""
+def _whole_numbers(lengths: Any, padded: Tensor) -> Any:
+    """The lengths of the sequences, int64 (B,): an array of NumPy; while a function is traced, a
+    Tensor."""
+    if is_traced() and isinstance(lengths, Tensor):
+        return _whole_numbers_to_be(lengths, padded)
     try:
         values = lengths.numpy() if hasattr(lengths, "numpy") else np.asarray(lengths)
     except ValueError:  # rows of different lengths
@@ -102,22 +144,56 @@ def _whole_numbers(lengths: Any, padded: Tensor) -> np.ndarray[Any, Any]:
             f"lengths: expected one whole number for each sequence, got {describe(lengths)}."
         )
     _require_lengths(values, padded)
+    if is_traced():  # a list is looked at before each call, other arrays are refused
+        known = isinstance(lengths, (list, tuple, range))
+        numbers = _numbers(values.tolist(), padded) if known else as_tensor(lengths, padded.device)
+        return numbers.astype("int64")
     return values.astype(np.int64)
+
+
+def _whole_numbers_to_be(lengths: Tensor, padded: Tensor) -> Tensor:
+    """The same of a Tensor without values yet: the compiled function looks at them."""
+    steps, batch = padded.shape[:2]
+    if lengths.ndim != 1 or not (is_floating(lengths.dtype) or is_integer(lengths.dtype)):
+        raise OptionError(
+            f"lengths: expected one whole number for each sequence, got {describe(lengths)}."
+        )
+    if lengths.shape != (batch,):
+        raise _not_one_for_each(lengths.shape[0], padded)
+    whole = lengths.detach().to(padded.device).astype("int64")
+    holds = logical_and(greater_equal(whole, 1), less_equal(whole, steps))
+    if is_floating(lengths.dtype):
+        holds = logical_and(holds, equal(whole.astype(lengths.dtype), lengths.detach()))
+    require_to_be(holds)
+    return whole
 
 
 def _require_lengths(lengths: np.ndarray[Any, Any], padded: Tensor) -> None:
     steps, batch = padded.shape[:2]
     if len(lengths) != batch:
-        raise ShapeError(
-            f"lengths: expected {batch}, one for each sequence of [T, B, ...], got {len(lengths)} "
-            f"for {describe(padded)}."
-        )
+        raise _not_one_for_each(len(lengths), padded)
     outside = lengths[(lengths < 1) | (lengths > steps)]
     if len(outside):
         hint = " Leave empty sequences out." if outside[0] == 0 else ""
         raise OutOfRangeError(
             f"lengths: expected whole numbers in [1, {steps}], got {outside[0]:.9g} for "
             f"{describe(padded)}.{hint}"
+        )
+
+
+def _not_one_for_each(count: int, padded: Tensor) -> ShapeError:
+    return ShapeError(
+        f"lengths: expected {padded.shape[1]}, one for each sequence of [T, B, ...], got {count} "
+        f"for {describe(padded)}."
+    )
+
+
+def _require_known_lengths(name: str, instead: str) -> None:
+    """Raise OptionError while a function is traced: shapes would depend on the lengths."""
+    if is_traced():
+        raise OptionError(
+            f"{name}: expected lengths whose values are known, got some of a function that is "
+            f"being compiled: what it gives is as long as the longest sequence. {instead}"
         )
 
 
@@ -140,6 +216,10 @@ def pack_padded_sequence(
     [[3.0], [4.0]]
     """
     require_tensors("pack_padded_sequence", x)
+    _require_known_lengths(
+        "pack_padded_sequence",
+        "ndl.nn.PackedSequence(x, lengths) and the layers' lengths=... do without cutting.",
+    )
     packed = PackedSequence(x.transpose((0, 1)) if batch_first and x.ndim > 1 else x, lengths)
     if enforce_sorted and (np.diff(packed.lengths) > 0).any():
         raise OptionError(
@@ -167,6 +247,10 @@ def pad_packed_sequence(
         raise DTypeError(
             f"pad_packed_sequence: expected a PackedSequence, got {describe(sequence)}."
         )
+    if total_length is None:
+        _require_known_lengths("pad_packed_sequence", "Pass total_length.")
+    elif is_traced():
+        return _padded_to(sequence, batch_first, padding_value, total_length)
     longest = int(sequence.lengths.max(initial=1))
     steps = longest if total_length is None else total_length
     require_positive("pad_packed_sequence", total_length=steps)
@@ -177,6 +261,16 @@ def pad_packed_sequence(
     x = _to_length(sequence.masked(padding_value)[:longest], steps, padding_value)
     lengths = Tensor(sequence.lengths, device=x.device, dtype="int64", requires_grad=False)
     return x.transpose((0, 1)) if batch_first else x, lengths
+
+
+def _padded_to(
+    sequence: PackedSequence, batch_first: bool, padding_value: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """`pad_packed_sequence` while no lengths are known."""
+    require_positive("pad_packed_sequence", total_length=steps)
+    require_to_be(less_equal(sequence.lengths, steps))
+    x = _to_length(sequence.masked(padding_value)[:steps], steps, padding_value)
+    return x.transpose((0, 1)) if batch_first else x, sequence.lengths
 
 
 def pad_sequence(
@@ -211,6 +305,7 @@ def unpad_sequence(padded: Tensor, lengths: Any, batch_first: bool = False) -> l
     padded   (T, B, ...), or (B, T, ...) with batch_first
     lengths  (B,) whole numbers in [1, T]
     """
+    _require_known_lengths("unpad_sequence", "ndl.nn.PackedSequence keeps them side by side.")
     packed = pack_padded_sequence(padded, lengths, batch_first)
     return [packed.padded[:n, i] for i, n in enumerate(packed.lengths.tolist())]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from needle.autograd.modes import is_traced, modes
 from needle.autograd.random import drawn
 from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, array_api, primitives
@@ -117,13 +118,23 @@ def require_no_bools(mask: Tensor) -> None:
     array = mask.cached_data
     if type(mask) is not Tensor or not mask.is_leaf() or not is_floating(mask.dtype):
         return
+    if not mask.size:
+        return
+    if is_traced():  # both looks at once
+        array = modes.tracer.data_of(mask)
+        holds = array_api.logical_or(array_api.min(array) != 0, _is_of_numbers(array))
+        primitives.require(holds, AssertionError)
+        return
     try:
-        if mask.size:
-            primitives.require(array_api.min(array) != 0, _MayBeBoolsError)
+        primitives.require(array_api.min(array) != 0, _MayBeBoolsError)
     except _MayBeBoolsError:
-        other = array_api.any(array * array != array)
-        holds = array_api.logical_or(other, array_api.max(array) == 0)
-        primitives.require(holds, lambda: _of_bools(mask))
+        primitives.require(_is_of_numbers(array), lambda: _of_bools(mask))
+
+
+def _is_of_numbers(array: Array) -> Array:
+    """Whether there is an element that is neither 0 nor 1, or none but 0."""
+    other = array_api.any(array * array != array)
+    return array_api.logical_or(other, array_api.max(array) == 0)
 
 
 def _of_bools(mask: Tensor) -> DTypeError:

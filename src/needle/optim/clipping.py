@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from needle.autograd import Tensor, TensorOp, no_grad
+from needle.autograd.modes import is_traced
 from needle.backend_selection import Array, array_api, primitives
 from needle.dtypes import is_floating, is_narrow
 from needle.errors import DTypeError, NonFiniteError, OptionError, describe
+from needle.ops.conditions import finite, require_to_be
 from needle.optim.parameters import collect
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
@@ -41,14 +43,21 @@ def clip_grad_norm(params: Any, max_norm: float, *, error_if_nonfinite: bool = F
     with no_grad():
         held = _with_gradient("clip_grad_norm", params)
         norm = _TotalNorm()(*[grad for _, grad in held]) if held else _zero()
-        if error_if_nonfinite and not np.isfinite(norm.item()):
-            raise NonFiniteError(
-                f"clip_grad_norm: expected a finite norm, got {norm.item()}. "
-                "ndl.detect_anomaly() names the op it comes from."
-            )
+        if error_if_nonfinite:
+            _require_finite(norm)
         if not math.isinf(max_norm):  # else it is only measured
             _scale(held, (max_norm / (norm + 1e-6)).clip(high=1.0))
     return norm
+
+
+def _require_finite(norm: Tensor) -> None:
+    if is_traced():
+        require_to_be(finite(norm))
+    elif not np.isfinite(norm.item()):
+        raise NonFiniteError(
+            f"clip_grad_norm: expected a finite norm, got {norm.item()}. "
+            "ndl.detect_anomaly() names the op it comes from."
+        )
 
 
 def clip_grad_value(params: Any, value: float) -> None:

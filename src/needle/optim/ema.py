@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from needle.autograd import Tensor, no_grad
+from needle.autograd.modes import is_traced
 from needle.autograd.tensor import as_tensor
 from needle.errors import OptionError, ShapeError, describe
 from needle.optim.options import check_number
 from needle.optim.parameters import collect
 from needle.optim.state import fit, plain
+from needle.run_numbers import Counting
 
 __all__ = ["EMA"]
 
 
-class EMA:
+class EMA(Counting):
     """A running average of parameters, often better on held-out data than the last ones.
 
         shadow ← d · shadow + (1 - d) · p            shadow starts as a copy of p
@@ -59,6 +61,10 @@ class EMA:
         with no_grad():
             for shadow, p in zip(self.shadow, self.params, strict=True):
                 shadow.data = shadow * d + p * (1 - d)
+
+    def counted(self) -> list[dict[Any, Any]]:
+        """What holds the numbers that updates read and change."""
+        return [vars(self)]
 
     @contextmanager
     def average_parameters(self) -> Iterator[None]:
@@ -105,6 +111,8 @@ class EMA:
 
 
 def _copy(tensor: Tensor) -> Tensor:
+    if is_traced():  # what a compiled function gives has memory of its own
+        return tensor.detach()
     return as_tensor(tensor.numpy(), tensor.device)
 
 

@@ -24,6 +24,7 @@ from needle.optim.clipping import clip_grad_norm
 from needle.optim.options import LearningRate, Option
 from needle.optim.parameters import collect, items_of, label
 from needle.optim.state import fit, number_in, plain, require_dict
+from needle.run_numbers import Counting
 
 __all__ = ["Group", "Optimizer", "add_l2"]
 
@@ -35,7 +36,7 @@ def add_l2(grad: Tensor, p: Tensor, weight_decay: float) -> Tensor:
     return grad + p * weight_decay if weight_decay else grad
 
 
-class Optimizer:
+class Optimizer(Counting):
     """Base of the optimisers: walks over the parameters and gives each its next value.
 
     params   Tensors; or (name, Tensor) pairs, so that messages can name them; or a list of

@@ -8,15 +8,18 @@ from numbers import Real
 from typing import Any
 
 from needle.errors import OptionError
+from needle.run_numbers import RunNumber
 
 __all__ = ["Flag", "LearningRate", "Option", "check_count", "check_number"]
 
 
 def check_number(owner: str, name: str, value: Any, below: float = math.inf) -> float:
     """`value` as a float if it lies in [0, below); OptionError otherwise."""
-    number = float(value) if isinstance(value, Real) else math.nan
+    number: Any = float(value) if isinstance(value, Real) else math.nan
+    if isinstance(value, RunNumber):
+        number = value  # of a compiled function, which is traced again where it leaves the range
     if 0 <= number < below:
-        return number
+        return number  # type: ignore[no-any-return]
     wanted = "to be finite and at least 0" if below == math.inf else f"in [0, {below:g})"
     raise OptionError(f"{owner}: expected {name} {wanted}, got {value!r}.")
 

@@ -16,6 +16,7 @@ from needle.errors import DTypeError, OptionError, StateDictError, describe
 from needle.optim.optimizer import Optimizer
 from needle.optim.options import check_count, check_number
 from needle.optim.state import fit, number_in
+from needle.run_numbers import Counting, RunNumber
 
 __all__ = [
     "CosineAnnealingLR",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-class Schedule:
+class Schedule(Counting):
     """Base of the schedules. One's own writes `lr_at`, and calls this `__init__` last.
 
     base_lrs   each group's learning rate when its first schedule was made
@@ -44,6 +45,7 @@ class Schedule:
     parts: Sequence[Schedule] = ()
 
     def __init__(self, optimizer: Optimizer) -> None:
+        self._place = {"last_step": 0}
         owner = type(self).__name__
         if not isinstance(optimizer, Optimizer):
             raise DTypeError(f"{owner}: expected an Optimizer, got {describe(optimizer)}.")
@@ -55,6 +57,15 @@ class Schedule:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
         self._go_to(0)
+
+    @property
+    def last_step(self) -> int:
+        """How many steps were taken."""
+        return self._place["last_step"]
+
+    def counted(self) -> list[dict[Any, Any]]:
+        """What holds the number of the step. A compiled function calls `lr_at` at each run."""
+        return [self._place]
 
     def lr_at(self, step: int, group: int) -> float:
         """The learning rate after `step` steps, of parameter group number `group`."""
@@ -71,7 +82,9 @@ class Schedule:
     def _rates(self, step: int) -> list[float]:
         return [self._rate(step, group) for group in range(len(self.base_lrs))]
 
-    def _rate(self, step: int, group: int) -> float:
+    def _rate(self, step: Any, group: int) -> Any:
+        if isinstance(step, RunNumber):
+            return step.numbers.applied(self._rate, step, group)
         try:
             rate: Any = self.lr_at(step, group)
         except OverflowError:
@@ -87,7 +100,7 @@ class Schedule:
             )
         for group, lr in zip(self.optimizer.param_groups, self._rates(step), strict=True):
             group["lr"] = lr
-        self.last_step = step
+        self._place["last_step"] = step
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule is: `last_step` and, as `base_lr.0`, each group's base.
