@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from threading import RLock
 from time import perf_counter
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from needle.autograd.modes import modes
 from needle.backend_selection import BACKEND
+from needle.jit.tracing import JitError
 from needle.jit.trees import flatten, static_key
 from needle.jit.variant import Variant
+
+if TYPE_CHECKING:
+    from needle.inspection.explanation import Explanation, Summary
 
 __all__ = ["Jitted", "disable_jit", "jit"]
 
@@ -30,6 +35,7 @@ class Jitted:
         self.function, self.check = function, check
         self.compile_seconds = 0.0
         self._variants: dict[Any, list[Variant]] = {}
+        self._latest: Variant | None = None
         self._lock = RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -56,8 +62,40 @@ class Jitted:
             return self._run(variant, tensors, leaves, args, kwargs)
 
     def _run(self, variant: Variant, tensors: Any, leaves: Any, args: Any, kwargs: Any) -> Any:
+        self._latest = variant
         done, result = variant.run(tensors, leaves)
         return result if done else self.function(*args, **kwargs)
+
+    @property
+    def compiled(self) -> list[Summary]:
+        """Of each compiled form, in numbers: kernels, operations, bytes, allocations, ..."""
+        from needle.jit.explaining import summarize
+
+        return [summarize(variant) for known in self._variants.values() for variant in known]
+
+    def explain(self, html: str | Path | None = None) -> Explanation:
+        """What was built for the call that was last: `print` it for a table of its kernels.
+
+        html  where to write a page with the graph, the memory plan and each kernel's code
+
+        The program is run a few times on copies of the state, which stays as it is. Raises
+        JitError before the first call, and where nothing is compiled: in np mode, in disable_jit().
+        """
+        from needle.jit.explaining import explain
+
+        if self._latest is None:
+            name = getattr(self.function, "__name__", "function")
+            raise JitError(
+                f"explain: expected a function that has been called, got {name}, of which nothing "
+                "is compiled yet. Call it once, with nd mode's arrays and without disable_jit()."
+            )
+        with self._lock:
+            count = sum(map(len, self._variants.values()))
+            name = getattr(self.function, "__name__", "function")
+            explanation = explain(name, self._latest, count)
+        if html is not None:
+            explanation.save(html)
+        return explanation
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ class Variant:
 
     def __init__(self, function: Callable[..., Any], tree: Any, tensors: Sequence[Any]) -> None:
         self.function = function
+        begun = perf_counter()
         trace = Trace(function, tree, tensors)
         result = trace.run()
+        self.trace_seconds = perf_counter() - begun
         self._compile(trace, result)
         self._guard(trace)
         self._new = runtime_function("new")

@@ -61,3 +61,7 @@ class Executable:
     def run(self, arguments: Sequence[Any], results: Sequence[Any]) -> bool:
         """(memory, bytes) of each input and output in one row; False where a value is at fault."""
         return self._program.run(*arguments, *results)
+
+    def run_timed(self, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[bool, Any]:
+        """`run`, and of each task, call by call: begin, end (ns), and the number of its thread."""
+        return self._program.run_timed(*arguments, *results)
