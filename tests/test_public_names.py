@@ -196,6 +196,7 @@ LAYERS = [
     {"program"},
     {"backend_selection"},
     {"autograd"},
+    {"realization"},
     {"ops"},
     {"init"},
     {"nn", "optim", "data", "serialization"},

@@ -33,6 +33,7 @@ from needle.autograd import (
     jacobian,
     lazy,
     no_grad,
+    realize,
     value_and_grad,
 )
 from needle.backend_selection import (
@@ -101,6 +102,7 @@ __all__ = [
     "optim",
     "rand",
     "randn",
+    "realize",
     "save",
     "set_num_threads",
     "value_and_grad",

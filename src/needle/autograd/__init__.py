@@ -7,6 +7,7 @@ methods      the operators and methods of Tensor, each one line calling its op
 backward     topological order, and the walk backwards that adds up partial adjoints
 functional   grad, value_and_grad, jacobian, hvp
 checkpoint   recompute activations in the backward pass instead of keeping them
+laziness     from values that wait in lazy mode to data: realize
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from needle.autograd.backward import (  # noqa: E402  the two globals above come
 )
 from needle.autograd.checkpoint import checkpoint  # noqa: E402
 from needle.autograd.functional import grad, hvp, jacobian, value_and_grad  # noqa: E402
+from needle.autograd.laziness import realize  # noqa: E402
 from needle.autograd.modes import detect_anomaly, enable_grad, lazy, no_grad  # noqa: E402
 from needle.autograd.tensor import (  # noqa: E402
     Tensor,
@@ -55,6 +57,7 @@ __all__ = [
     "jacobian",
     "lazy",
     "no_grad",
+    "realize",
     "sum_node_list",
     "topo_sort_dfs",
     "value_and_grad",

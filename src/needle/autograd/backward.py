@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import needle
 from needle.autograd import anomaly
-from needle.autograd.modes import modes, no_grad
+from needle.autograd.laziness import expect
+from needle.autograd.modes import _switched, is_lazy, modes, no_grad
 from needle.autograd.value import Value
 from needle.errors import (
     DeviceError,
@@ -99,6 +100,7 @@ def backward(
         adjoint = ones_for(output) if out_grad is None else fitting("backward", out_grad, output)
         for leaf, grad in _walk_back([output], [adjoint]).items():
             leaf.grad = leaf.grad + grad if accumulate and leaf.grad is not None else grad
+    expect(output)  # in lazy mode: with the gradients
 
 
 def gradients(
@@ -153,6 +155,9 @@ def _walk_back(
 
     Nothing is assigned, so an error on the way leaves every `.grad` as it was.
     """
+    if is_lazy() and not modes.going_back:
+        with _switched("going_back", True):
+            return _walk_back(outputs, out_grads, targets, go_on)
     adjoints: dict[Value, Any] = {}
     for output, out_grad in zip(outputs, out_grads, strict=True):
         _add(adjoints, output, out_grad)
@@ -163,6 +168,8 @@ def _walk_back(
         adjoint = adjoints.pop(node, None)
         if adjoint is None:
             continue
+        if modes.going_back:
+            node._is_passed = True
         if type(adjoint) is _Slots:
             adjoint = adjoint.as_tuple(node)
         if node._hooks is not None:

@@ -36,6 +36,7 @@ class _Modes(threading.local):
     jits: bool = True  # whether jitted functions are compiled
     plain: bool = True  # none of these three is switched: the one look that an op takes
     recomputing: bool = False  # a checkpointed function is running for the second time
+    going_back: bool = False  # ops are being run for a backward pass in lazy mode
 
     def set(self, name: str, value: Any) -> None:
         setattr(self, name, value)

@@ -13,7 +13,9 @@ import numpy as np
 
 import needle
 from needle.autograd.backward import backward
+from needle.autograd.laziness import expect
 from needle.autograd.methods import TensorMethods
+from needle.autograd.modes import is_lazy
 from needle.autograd.value import Op, Value
 from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import as_dtype, is_floating
@@ -43,6 +45,15 @@ class TensorTupleOp(Op):
 
     def __call__(self, *args: Any) -> TensorTuple:
         return TensorTuple.make_from_op(self, args)  # type: ignore[no-any-return]
+
+
+class Detach(TensorOp):
+    """y = x: the same data, with no way back to x. What `detach` is in lazy mode."""
+
+    differentiable = False
+
+    def compute(self, x: Array) -> Array:
+        return x
 
 
 class Tensor(TensorMethods, Value):
@@ -99,6 +110,10 @@ class Tensor(TensorMethods, Value):
     def detach(self) -> Tensor:
         """A constant that shares this Tensor's storage and has no graph."""
         if self.cached_data is None and self.op is not None:
+            if is_lazy():
+                constant = Detach()(self)
+                expect(constant)  # it may be state, which nobody asks for
+                return constant
             self.realize_cached_data()
         return Tensor.make_const(self.cached_data)
 
@@ -218,6 +233,8 @@ class Tensor(TensorMethods, Value):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` on a leaf; returns the Tensor."""
+        if self.cached_data is None and not self.requires_grad:
+            self.realize_cached_data()  # a constant that waits in lazy mode: a leaf from then on
         if not self.is_leaf():
             raise GradientError(
                 f"requires_grad_: expected a leaf, got the result of {self.op and self.op.name}. "

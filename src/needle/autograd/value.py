@@ -138,6 +138,7 @@ class Value:
     _hooks: dict[int, Any] | None = None
     _origin: Any = None  # the user's line; recorded by detect_anomaly(), and as an Origin by jit
     _layout: Any = None  # how data not computed yet will lie, in nd mode; of a tuple, a tuple
+    _is_passed: bool = False  # of what waits: a backward pass went through it, or made it
 
     def _init(
         self,
@@ -218,7 +219,9 @@ class Value:
     def realize_cached_data(self) -> Any:
         """The raw array, computing whatever it still waits for."""
         if self.cached_data is None:
-            _realize(self)
+            from needle.autograd.laziness import realize_all
+
+            realize_all((self,))
         return self.cached_data
 
     @classmethod
@@ -283,6 +286,8 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
         result._set(None, (), data, False)
     if layout is not None:
         result._layout = layout
+    if lazy and modes.going_back:
+        result._is_passed = True
     if tracer is not None:
         result._origin = origin
     if modes.anomaly:
@@ -401,28 +406,3 @@ def _explained(error: Exception, op: Op, arrays: list[Array]) -> NeedleError:
         return kind(f"{op.name}: expected numbers that fit, got {describe(*arrays)}. ({error})")
     reason = "" if kind is ShapeError else f" ({error})"
     return kind(f"{op.name}: expected {op.expects}, got {describe(*arrays)}.{reason}")
-
-
-def _realize(root: Value) -> None:
-    """Compute what `root` waits for, inputs before users, without recursion."""
-    stack: list[Value] = [root]
-    while stack:
-        value = stack[-1]
-        if value.cached_data is not None:
-            stack.pop()
-            continue
-        if value.op is None:
-            raise DTypeError("realize: expected a value with data or an op, got one with neither.")
-        waiting = [edge for edge in value._edges if edge.cached_data is None]
-        if waiting:
-            stack.extend(reversed(waiting))  # type: ignore[arg-type]
-            continue
-        arrays = [edge.cached_data for edge in value._edges]
-        value.cached_data = _compute(type(value), value.op, arrays)
-        if value._layout is not None:
-            value._layout = None
-        if modes.anomaly:
-            anomaly.watch(value, value.op, value._edges)
-        if not value.requires_grad:  # as in eager mode: a constant forgets how it was made
-            value.op, value._edges = None, ()
-        stack.pop()

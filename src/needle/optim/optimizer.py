@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
-from needle.autograd import Tensor, no_grad
-from needle.autograd.modes import modes
+from needle.autograd import Tensor, no_grad, realize
+from needle.autograd.modes import is_lazy, modes
 from needle.dtypes import is_floating
 from needle.errors import (
     DeviceError,
@@ -111,12 +111,25 @@ class Optimizer(Counting):
             self._name_those_without_gradient()
         self.t += 1
         with no_grad():
+            if is_lazy():  # all of them, and the state, in one go
+                values = [self._updated(p, grad, group) for p, grad, group in due]
+                realize(*values, *self._waiting_state())
+                for (p, _, _), value in zip(due, values, strict=True):
+                    p.data = value
+                return
             for p, grad, group in due:
-                try:
-                    p.data = self.update(p, grad, group)
-                except (DeviceError, DTypeError) as error:
-                    self._name_what_has_moved(p, group, error)
-                    raise
+                p.data = self._updated(p, grad, group)
+
+    def _updated(self, p: Tensor, grad: Tensor, group: Group) -> Tensor:
+        try:
+            return self.update(p, grad, group)
+        except (DeviceError, DTypeError) as error:
+            self._name_what_has_moved(p, group, error)
+            raise
+
+    def _waiting_state(self) -> list[Tensor]:
+        held = [values.get(p) for _, values, p in self._entries(self.param_groups)]
+        return [value for value in held if isinstance(value, Tensor)]
 
     def update(self, p: Tensor, grad: Tensor, group: Group) -> Tensor:
         """The next value of `p`; `group` holds the options. Runs under `no_grad`."""

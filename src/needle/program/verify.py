@@ -191,7 +191,8 @@ def _verify_read(reads: Iterable[Place | int], filled: set[Buffer], step: Step, 
 def _verify_words(step: Step, name: str) -> None:
     for place in (*step.reads, *step.writes):
         if isinstance(place, Place):
-            inside = 0 <= place.offset <= place.buffer.nbytes
+            empty = not place.buffer.nbytes  # a view of nothing may begin anywhere
+            inside = empty or 0 <= place.offset <= place.buffer.nbytes
             _require(inside, name, f"places inside their buffers, got {place} in {step.title}")
     pointers = len(step.reads) + len(step.writes)
     if not step.fused:

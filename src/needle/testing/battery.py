@@ -241,7 +241,8 @@ def _check_modes(subject: _Subject) -> None:
         for y, expected in zip(outputs, eager, strict=True):
             what = f"{subject.name}, {mode}"
             _check_foreseen(y, expected, what)
-            assert_close(y, expected, rtol=0, atol=0, same_dtype=True, what=what)
+            bound = None if mode == "lazily" else 0  # a program of several ops may round otherwise
+            assert_close(y, expected, rtol=bound, atol=bound, same_dtype=True, what=what)
 
 
 def _check_foreseen(y: Tensor, expected: Tensor, what: str) -> None:
