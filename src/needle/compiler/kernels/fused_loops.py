@@ -215,8 +215,9 @@ class _Region:
                 totals[i].take(values[v.input], turn, mask)
             for i in saved:
                 code.store(values[i], self.kept[i], _kept_dtype(body.values[i].dtype), at, mask)
-            for k, store in stores:
-                self._store(k, store, values[store.value], at, mask)
+            # all is read before anything is written: a result may lie where an operand does
+            for k, store, x in [(k, store, values[store.value]) for k, store in stores]:
+                self._store(k, store, x, at, mask)
 
         left, right = self.left, self.right
         whole = left + ((right - left) // (lanes * several)) * (lanes * several)
