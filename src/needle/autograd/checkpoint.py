@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from needle.autograd.alias import alias
 from needle.autograd.backward import find_topo_sort, gradients
-from needle.autograd.modes import _switched, enable_grad, is_lazy, modes
-from needle.autograd.tensor import Tensor, TensorTuple, TensorTupleOp
+from needle.autograd.modes import _switched, enable_grad, is_lazy, is_traced, modes
+from needle.autograd.tensor import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.autograd.value import Value
 from needle.backend_selection import Array
 from needle.errors import DTypeError, GradientError, describe
@@ -39,7 +40,7 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Any
     function = partial(function, **kwargs) if kwargs else function
     if not modes.grad_enabled or is_lazy():
         return function(*inputs)
-    random_state = np.random.get_state()
+    random_state = modes.tracer.draws_so_far() if is_traced() else np.random.get_state()
     variables = [x for x in inputs if isinstance(x, Tensor)]
     # A first run with the graph finds what else the function reads; then its graph is let go.
     entries = [Tensor.make_const(x, requires_grad=x.requires_grad) for x in variables]
@@ -108,7 +109,10 @@ class _Checkpoint(TensorTupleOp):
         given, captured = node.inputs[:count], node.inputs[count:]
         _require_as_they_were(captured)
         with enable_grad():  # an alias each: one may be given twice, or be captured too
-            variables = [alias(x) if x.requires_grad else x for x in given]
+            if is_traced():
+                variables = [_Later()(x, *out_grad) for x in given]
+            else:
+                variables = [alias(x) if x.requires_grad else x for x in given]
         outputs = self._again(variables)
         shapes = [data.shape for data in node.cached_data]
         if [y.shape for y in outputs] != shapes:
@@ -122,13 +126,38 @@ class _Checkpoint(TensorTupleOp):
 
     def _again(self, variables: list[Any]) -> list[Tensor]:
         """The second run: the same inputs, the same draws, now with the graph."""
-        state = np.random.get_state()
-        np.random.set_state(self.random_state)
-        try:
-            with _switched("recomputing", True):
-                return _run(self.function, self.template, variables)[0]
-        finally:
-            np.random.set_state(state)
+        with _switched("recomputing", True), _drawing_again(self.random_state):
+            return _run(self.function, self.template, variables)[0]
+
+
+@contextmanager
+def _drawing_again(random_state: Any) -> Iterator[None]:
+    """Draw what was drawn from that state on; afterwards go on from where draws are now."""
+    if is_traced():
+        with modes.tracer.repeating(random_state):
+            yield
+        return
+    state = np.random.get_state()
+    np.random.set_state(random_state)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+class _Later(TensorOp):
+    """y = x, for a compiled function: what is computed of y is computed when `others` are known.
+
+    Without it the second run would be taken for the first one. Gradient: dx = dy.
+    """
+
+    name = "checkpoint"
+
+    def compute(self, x: Array, *others: Array) -> Array:
+        return modes.tracer.delayed(x, others)  # type: ignore[no-any-return]
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
+        return (out_grad, *[None] * (len(node.inputs) - 1))
 
 
 def _require_as_they_were(captured: list[Any]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Node",
     "Operand",
     "TraceDevice",
+    "delayed",
     "moved",
     "recorded",
     "result_layouts",
@@ -53,7 +54,7 @@ class Node:
 
     primitive   a method of `Device`: "elementwise", "reduce", "assign", ...; or "input", an array
                 from outside, "constant", an array with values, "empty", arbitrary contents, "to",
-                an array of another device
+                an array of another device, "delay", a copy of its first input after the others
     inputs      what it reads; of "assign": the source, if it is an array, and the place
     parameters  the method's other arguments, by name; of a constant its `values`, or the `memory`
                 of an array on the device traced for
@@ -265,6 +266,18 @@ def moved(array: NDArray, device: Device) -> NDArray:
     """A traced array on another device, which its trace then is of."""
     layout = Layout.of(trace(device), array.dtype, array.shape)
     return new_array(layout, Memory(Node("to", layout, (recorded(array),), {"device": device})))
+
+
+def delayed(array: NDArray, others: Sequence[NDArray]) -> NDArray:
+    """The same elements, known when the others are: what is computed of them is computed then.
+
+    And it is computed, though the same may have been computed of the array before.
+    """
+    copy = +array
+    node = copy._memory.node
+    waiting = tuple([recorded(other) for other in others])
+    copy._memory.node = Node("delay", node.layout, (*node.inputs, *waiting))
+    return copy
 
 
 def _on(device: Device, layout: Layout) -> Layout:

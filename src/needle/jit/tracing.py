@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -21,6 +21,7 @@ from needle.backend_ndarray.ndarray_backend_trace import (
     Memory,
     Node,
     Operand,
+    delayed,
     recorded,
     trace,
     traced,
@@ -105,6 +106,7 @@ class Trace:
         self.operands: dict[int, Operand] = {}
         self.counted: list[tuple[Place, RunNumber]] = []
         self._born: dict[int, Value] = {}
+        self._next_draw: int | None = None  # where draws are repeated
 
     # -- running -------------------------------------------------------------------------------
 
@@ -249,10 +251,40 @@ class Trace:
         """float64 random numbers, drawn anew at each run."""
         from needle.backend_ndarray.devices import cpu
 
+        if self._next_draw is not None:
+            return self._draw_again(name, shape)
         layout = Layout.of(trace(cpu()), np.dtype(np.float64), shape)
         node = Node("input", layout)
         self.draws.append(Draw(name, shape, node))
         return new_array(layout, Memory(node))
+
+    def draws_so_far(self) -> int:
+        """How many draws came before: where `repeating` is to begin."""
+        return len(self.draws) if self._next_draw is None else self._next_draw
+
+    @contextmanager
+    def repeating(self, first: int) -> Iterator[None]:
+        """Inside the block draws are those that there were, from number `first` on."""
+        before, self._next_draw = self._next_draw, first
+        try:
+            yield
+        finally:
+            self._next_draw = before
+
+    def _draw_again(self, name: str, shape: tuple[int, ...]) -> NDArray:
+        assert self._next_draw is not None
+        draw = self.draws[self._next_draw] if self._next_draw < len(self.draws) else None
+        if draw is None or (draw.name, draw.shape) != (name, shape):
+            raise JitError(
+                "jit: expected a checkpointed function that draws the same random numbers when "
+                f"it runs again, got a draw of {name}{shape} at {_line()}."
+            )
+        self._next_draw += 1
+        return new_array(draw.node.layout, Memory(draw.node))
+
+    def delayed(self, array: NDArray, others: Sequence[NDArray]) -> NDArray:
+        """The array, for what is to be computed again when the others are known."""
+        return delayed(array, others)
 
     def check(self, holds: NDArray) -> None:
         """Something that must be true of values, at each run."""

@@ -57,6 +57,7 @@ class Step:
     error    whether the kernel finds fault with values
     tail     a step that a contraction runs on each panel of its result
     in_step  (read, write): an element is read before it, and nothing else, is written
+    after    places that have to be written before it, which it does not read
     """
 
     title: str
@@ -69,6 +70,7 @@ class Step:
     fused: bool = False
     in_step: frozenset[tuple[int, int]] = frozenset()
     tail: Step | None = None
+    after: Sequence[Place] = ()
 
     def may_overwrite(self, old: Buffer, new: Buffer) -> bool:
         """Whether `new` may be written where `old` lies that the step itself reads."""
@@ -90,8 +92,8 @@ class Step:
 
     @property
     def places_read(self) -> list[Place]:
-        """The places that it reads, without numbers, and those of its tail."""
-        mine = [place for place in self.reads if isinstance(place, Place)]
+        """The places that it reads or waits for, without numbers, and those of its tail."""
+        mine = [*[place for place in self.reads if isinstance(place, Place)], *self.after]
         return mine if self.tail is None else mine + self.tail.places_read
 
     @property
