@@ -183,7 +183,7 @@ def grouped(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
 
 
 def where_text(facts: KernelFacts) -> str:
-    """The user's lines, each with those of this package that it led to: `a.py:14 (layers.py:58)`."""
+    """The user's lines, each with those of needle that it led to: `a.py:14 (layers.py:58)`."""
     places: dict[str, dict[str, None]] = {}
     for origin in facts.origins:
         within = places.setdefault(shorter_line(origin.line), {})

@@ -90,7 +90,7 @@ def _facts(
     buffers = compiled.lowered.buffers
     read, written = _bytes_read(step, nodes, buffers), _bytes_written(step)
     origins = [node.origin for node in nodes if node.origin is not None]
-    counts = Counter(node.origin.title if node.origin else node.primitive for node in nodes)
+    counts = Counter(node.origin.title if node.origin else _name(node) for node in nodes)
     ops = sorted(counts.items(), key=lambda op: op[0].startswith("gradient of"))
     return KernelFacts(
         number,
@@ -114,8 +114,14 @@ def _kind(step: Step) -> str:
     if step.fused:
         return "loop"
     node = step.nodes[0]
-    name: str = node.parameters.get("name", node.primitive)
+    name = _name(node)
     return {"contract": "contraction"}.get(name, name)
+
+
+def _name(node: Node) -> str:
+    """What a primitive does: `add`, `sum`, `gather`."""
+    name: str = node.parameters.get("name", node.primitive)
+    return name
 
 
 # -- operations --------------------------------------------------------------------------------
