@@ -181,6 +181,10 @@ class Numbers:
         value = function(*map(value_of, arguments))
         return self.named(f"f[{self._functions.index(function)}]({spelled})", value)
 
+    def release(self) -> None:
+        """Forget the numbers, which know this record, by their spelling."""
+        self._named.clear()
+
     def asks(self) -> Callable[[Sequence[Any]], bool]:
         """Whether all answers are the same for other given values."""
         terms = [f"{spelling} == {answer!r}" for spelling, answer in self.answers.items()]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend_ndarray.ndarray import NDArray
-from needle.jit.tracing import JitError, Leaf
+from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.jit.tracing import Leaf
 from needle.jit.variant import Variant
+from needle.jit.watch import JitError
 from needle.runtime.call import runtime_function
 
 __all__ = ["Rehearsal"]
@@ -68,11 +69,17 @@ class Rehearsal:
 
 
 def _now(leaf: Leaf) -> NDArray:
-    """What a leaf holds now; what it held when it was traced, if it is an argument or gone."""
-    tensor = leaf.now(()) if leaf.argument is None else None
+    """What a leaf holds now; zeros that lie alike, if it is an argument or gone."""
+    tensor = leaf.now(())
     data = None if tensor is None else tensor.cached_data
-    fits = isinstance(data, NDArray) and data._layout is leaf.data._layout
-    return data if fits else leaf.data  # type: ignore[return-value]
+    if isinstance(data, NDArray) and data._layout is leaf.layout:
+        return data
+    nbytes = leaf.node.layout.nbytes
+    memory = runtime_function("new")(nbytes)
+    ctypes.memset(runtime_function("address")(memory), 0, nbytes)
+    zeros = new_array(leaf.layout, memory)
+    zeros._offset = leaf.begin
+    return zeros
 
 
 def _pairs(memories: list[Any], begins: list[int]) -> list[Any]:

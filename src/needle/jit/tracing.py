@@ -3,74 +3,81 @@
 from __future__ import annotations
 
 import random
-import traceback
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from needle.autograd import Tensor
-from needle.autograd.modes import traced_by
+from needle.autograd.backward import gradients
+from needle.autograd.modes import modes, traced_by
 from needle.autograd.value import Value
-from needle.backend_ndarray.devices import making_traced
+from needle.backend_ndarray.devices import cpu, making_traced
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.backend_ndarray.ndarray_backend_trace import (
     Memory,
     Node,
+    NoValueError,
     Operand,
     delayed,
     recorded,
     trace,
     traced,
 )
-from needle.errors import NeedleError
-from needle.jit.reach import ArgumentPlace, Place, Reach
-from needle.jit.trees import flatten, unflatten
+from needle.errors import describe
+from needle.jit.places import MISSING, ArgumentPlace, Place
+from needle.jit.reach import Reach
+from needle.jit.snapshot import Change, Snapshot
+from needle.jit.trees import flatten, map_leaves, static_key, unflatten
+from needle.jit.watch import JitError, line_of, line_where, user_line, watching
 from needle.run_numbers import Numbers, RunNumber
 
-__all__ = ["Draw", "JitError", "Leaf", "Trace"]
+__all__ = ["Draw", "Leaf", "Output", "Recorded", "Trace", "is_scalar"]
 
-_PACKAGE = str(FilePath(__file__).parents[1])
-
-
-class JitError(NeedleError, RuntimeError):
-    """A function does what a compiled one could not do again at each call."""
+_SETTINGS = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 
 
 class Leaf:
     """A Tensor that a traced function reads: where it is found, and the input that stands for it.
 
-    place     None for a Tensor that is known by itself
+    tensor    as it was; `held` is what the function met in its place, if it has a graph
+    place     where it is found; None for an argument
     argument  its number among the arguments' Tensors, if it is one
-    data      what it held; `array` stands for that in the record
+    data      what it held, until the trace is done
+    layout    of that; `array` stands for it in the record
     begin     where in the record's memory its first element is
     updated   what it held when the function had run, if that was something else
     """
 
     __slots__ = (
-        "argument", "array", "begin", "data", "node", "place", "requires_grad", "tensor", "updated",
+        "argument", "array", "begin", "data", "held", "layout", "node", "place", "requires_grad",
+        "tensor", "updated",
     )  # fmt: skip
 
     def __init__(self, tensor: Value, place: Place | None, argument: int | None = None) -> None:
         self.tensor, self.place, self.argument = tensor, place, argument
-        self.data = tensor.realize_cached_data()
-        if type(self.data) is tuple:
+        data = self.data = tensor.realize_cached_data()
+        if type(data) is tuple:
             raise JitError("jit: expected Tensors from outside, got a TensorTuple. Take its items.")
-        self.array = traced(self.data)
+        self.layout: Layout = data._layout
+        self.array = traced(data)
         self.node, _, self.begin = recorded(self.array)
         self.requires_grad = tensor.requires_grad
-        self.updated: NDArray | None = None
+        self.updated: Operand | None = None
+        self.held = tensor
+        if tensor.op is None:
+            tensor.cached_data = self.array
+        else:
+            self.held = Tensor.make_const(self.array, requires_grad=self.requires_grad)
 
     def now(self, tensors: Sequence[Any]) -> Any:
         """The Tensor that is there now; None if there is none."""
         if self.argument is not None:
-            return tensors[self.argument]
-        if self.place is None:
-            return self.tensor
-        found = self.place.of(tensors).get()
+            return tensors[self.argument] if tensors else None
+        found = None if self.place is None else self.place.get()
         return found if isinstance(found, Tensor) else None
 
 
@@ -83,174 +90,42 @@ class Draw:
         self.name, self.shape, self.node = name, shape, node
 
 
-class Trace:
-    """One run of a function on arrays without data, and everything that was found out by it.
+class Output:
+    """A Tensor that the function returns, or leaves at a place: what computes it."""
 
-    leaves   Tensors read, by their identity
-    draws    random numbers drawn
-    checks   what must be true of values, as operands
-    numbers  numbers that are worked out at each call
-    ties     places that hold the Tensor of a leaf that was found elsewhere
-    operands what returned Tensors, and those put into places, are in the record, by identity
+    __slots__ = ("operand", "requires_grad", "value")
+
+    def __init__(self, value: Any, operand: Operand) -> None:
+        self.value, self.operand, self.requires_grad = value, operand, value.requires_grad
+
+
+class Recorded(NamedTuple):
+    """Gradients of results: by which leaves, what computes each, and from what besides leaves.
+
+    given   the nodes that stand for the adjoints of those results that require grad
+    checks  what must be true of values then
     """
 
-    def __init__(self, function: Callable[..., Any], tree: Any, tensors: Sequence[Any]) -> None:
-        self.function, self.tree, self.tensors = function, tree, tensors
-        self.roots = [(getattr(function, "__name__", "function"), function), ("arguments", tree)]
-        self.reach = Reach(*self.roots)
-        self.leaves: dict[int, Leaf] = {}
+    wrt: list[Leaf]
+    grads: list[Operand | None]
+    given: list[Node]
+    checks: list[Operand]
+
+
+class Recorder:
+    """What ops ask of the one who records them.
+
+    draws   random numbers drawn
+    checks  what must be true of values, as operands
+    """
+
+    def __init__(self) -> None:
         self.draws: list[Draw] = []
         self.checks: list[Operand] = []
-        self.numbers = Numbers()
-        self.ties: list[tuple[Place, Leaf]] = []
-        self.operands: dict[int, Operand] = {}
-        self.counted: list[tuple[Place, RunNumber]] = []
-        self._born: dict[int, Value] = {}
         self._next_draw: int | None = None  # where draws are repeated
-
-    # -- running -------------------------------------------------------------------------------
-
-    def run(self) -> Any:
-        """Call the function, then put back what it changed; returns what it returned.
-
-        Afterwards `changes` are the places that it changed, with what it put there, and `guarded`
-        those that it may have looked at.
-        """
-        self._prepare_optimizers()
-        self.reach = Reach(*self.roots)
-        places = [*self.reach.tensors, *self._gradients_of_arguments()]
-        before = [(place, place.get()) for place in places]
-        values = list(self.reach.values)
-        states = np.random.get_state(), random.getstate()
-        with ExitStack() as stack:
-            stack.enter_context(traced_by(self))
-            stack.enter_context(making_traced(self))
-            stack.callback(self._put_back, before, values)
-            self._lift(before)
-            self._count(values)
-            args, kwargs = unflatten(self.tree, self.tensors)
-            result = self.function(*args, **kwargs)
-            self._require_no_draws(states)
-            self.changes = self._changes(before, values)
-            returned: list[Any] = []
-            flatten(result, returned)
-            for value in (*returned, *[new for _, new in self.changes if isinstance(new, Value)]):
-                data = self.data_of(value)
-                if type(data) is NDArray:
-                    self.operands[id(value)] = recorded(data)
-        counted = {id(place) for place, _ in self.counted}
-        self.guarded = [(place, value) for place, value in values if id(place) not in counted]
-        return result
-
-    def leaf_at(self, place: Place) -> Leaf | None:
-        """The leaf that was found at a place, if nothing else was."""
-        return next((leaf for leaf in self.leaves.values() if leaf.place is place), None)
-
-    def _gradients_of_arguments(self) -> list[Place]:
-        return [ArgumentPlace(number, "grad", self.tensors) for number in range(len(self.tensors))]
-
-    def _prepare_optimizers(self) -> None:
-        for _, optimizer in self.reach.optimizers:
-            optimizer.make_state()
-
-    def _lift(self, before: list[tuple[Place, Any]]) -> None:
-        for number, tensor in enumerate(self.tensors):
-            if id(tensor) not in self.leaves:
-                self._lift_one(tensor, None, number)
-        for place, tensor in before:
-            if not isinstance(tensor, Tensor):
-                continue
-            leaf = self.leaves.get(id(tensor))
-            if leaf is None:
-                self._lift_one(tensor, place)
-            else:
-                self.ties.append((place, leaf))
-
-    def _lift_one(self, tensor: Value, place: Place | None, argument: int | None = None) -> NDArray:
-        leaf = self.leaves[id(tensor)] = Leaf(tensor, place, argument)
-        tensor.cached_data = leaf.array
-        return leaf.array
-
-    def _count(self, values: list[tuple[Place, Any]]) -> None:
-        """Put numbers of optimisers that may change from call to call under a name."""
-        own = {id(holder) for found in self.reach.counting for holder in found.counted()}
-        for place, value in values:
-            if id(place.holder) in own and type(value) in (int, float):
-                number = self.numbers.new(value)
-                self.counted.append((place, number))
-                place.set(number)
-
-    def _put_back(self, before: list[tuple[Place, Any]], values: list[tuple[Place, Any]]) -> None:
-        for leaf in self.leaves.values():
-            leaf.tensor.cached_data, leaf.tensor._leaf = leaf.data, None
-        for place, value in (*before, *values):
-            if place.get() is not value:
-                place.set(value)
-
-    # -- what the function did -----------------------------------------------------------------
-
-    def _changes(
-        self, before: list[tuple[Place, Any]], values: list[tuple[Place, Any]]
-    ) -> list[tuple[Place, Any]]:
-        """Places that hold something else now, and leaves with other data."""
-        counted = {id(place): number for place, number in self.counted}
-        changes: list[tuple[Place, Any]] = []
-        for place, old in before:
-            new = place.get()
-            if new is not old:
-                changes.append((place, new))
-        for place, old in values:
-            new, expected = place.get(), counted.get(id(place), old)
-            if new is expected or (
-                type(new) is type(expected)
-                and type(new) in (int, float, str, bool)
-                and new == expected
-            ):
-                continue
-            if not isinstance(new, (RunNumber, Tensor)):
-                raise JitError(
-                    f"jit: expected a function that changes Tensors only, but it set {place.name} "
-                    f"from {old!r} to {new!r}, which a compiled step would not do again. Keep such "
-                    "values in a Tensor, or change them outside of the function."
-                )
-            changes.append((place, new))
-        for leaf in self.leaves.values():
-            if leaf.tensor.cached_data is not leaf.array:
-                leaf.updated = leaf.tensor.cached_data
-        return changes
-
-    def _require_no_draws(self, states: tuple[Any, Any]) -> None:
-        same = all(
-            np.array_equal(a, b) for a, b in zip(states[0], np.random.get_state(), strict=True)
-        )
-        if not same or states[1] != random.getstate():
-            raise JitError(
-                "jit: expected no random numbers of NumPy or Python drawn inside the function: "
-                "they would be the same at each call. Draw with ndl.init.rand, randn or randb, or "
-                "pass the numbers as Tensors."
-            )
-
-    # -- what ops ask --------------------------------------------------------------------------
-
-    def data_of(self, value: Value) -> Any:
-        """The traced array of a value that an op reads."""
-        data = value.cached_data
-        if type(data) is NDArray and type(data._memory) is Memory:
-            return data
-        if type(data) is tuple and all(type(item._memory) is Memory for item in data):
-            return data
-        if id(value) in self._born:
-            raise _other_data(_line())
-        return self._lift_one(value, None)
-
-    def born(self, value: Value) -> None:
-        """A leaf that was made while the function ran."""
-        self._born[id(value)] = value
 
     def draw(self, name: str, shape: tuple[int, ...]) -> NDArray:
         """float64 random numbers, drawn anew at each run."""
-        from needle.backend_ndarray.devices import cpu
-
         if self._next_draw is not None:
             return self._draw_again(name, shape)
         layout = Layout.of(trace(cpu()), np.dtype(np.float64), shape)
@@ -277,7 +152,7 @@ class Trace:
         if draw is None or (draw.name, draw.shape) != (name, shape):
             raise JitError(
                 "jit: expected a checkpointed function that draws the same random numbers when "
-                f"it runs again, got a draw of {name}{shape} at {_line()}."
+                f"it runs again, got a draw of {name}{shape} at {user_line()}."
             )
         self._next_draw += 1
         return new_array(draw.node.layout, Memory(draw.node))
@@ -292,7 +167,444 @@ class Trace:
 
     def from_outside(self, values: Any) -> None:
         """Refuse values that may be others at the next call."""
-        raise _other_data(_line())
+        raise _other_data(user_line())
+
+
+class Trace(Recorder):
+    """One run of a function on arrays without data, and everything that was found out by it.
+
+    reach     what it can reach
+    leaves    Tensors that it can read, by their identity
+    ties      places that hold the Tensor of a leaf that was found elsewhere
+    numbers   numbers that are worked out at each call
+    counted   where they are found
+    equal     places of numbers that are equal to one of these, which stands for them
+    gradients_read  places of gradients that were asked for before the function set them
+
+    result    what it returned, with holes for the Tensors in `returned`
+    stored    places that hold Tensors afterwards: the tree, and those Tensors
+    set       places that hold another value afterwards
+    counts    places that hold another number afterwards
+    spent     whether it has differentiated, or changed parameters
+    gradient  of what it returned; None if nothing there can be differentiated
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        tree: Any,
+        tensors: Sequence[Any],
+        varying: set[tuple[int, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.function, self.tree, self.tensors = function, tree, tensors
+        self.varying = set() if varying is None else varying
+        self.leaves: dict[int, Leaf] = {}
+        self.ties: list[tuple[Place, Leaf]] = []
+        self.numbers = Numbers()
+        self.counted: list[tuple[Place, RunNumber]] = []
+        self.equal: list[tuple[Place, Place]] = []
+        self.gradients_read: list[tuple[Place, Any]] = []
+        self.result: Any = None
+        self.returned: list[Output] = []
+        self.stored: list[tuple[Place, Any, list[Output]]] = []
+        self.set: list[tuple[Place, Any]] = []
+        self.counts: list[tuple[Place, RunNumber]] = []
+        self.spent = False
+        self.gradient: Recorded | None = None
+        self._known_gradients: set[int] = set()
+        self._born: dict[int, Value] = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        statics: list[Any] = []
+        map_leaves(self.tree, lambda leaf: statics.append(leaf) or leaf)
+        name = getattr(self.function, "__name__", "function")
+        roots = [(name, self.function), *[("an argument", item) for item in statics]]
+        self.reach = Reach(*roots)
+        if self.reach.optimizers:
+            for _, optimizer in self.reach.optimizers:
+                optimizer.make_state()
+            self.reach = Reach(*roots)
+        self._of_arguments = [
+            ArgumentPlace(number, "grad", self.tensors) for number in range(len(self.tensors))
+        ]
+        self._before = Snapshot(self.reach, self._of_arguments)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Call the function, and put back what it changed.
+
+        False where numbers have turned out to change from call to call, in `varying`: then it has
+        to be traced again.
+        """
+        with self._tracing():
+            lifted = Snapshot(self.reach, self._of_arguments)
+            streams = _states(self.reach)
+            passed = self._passed()
+            try:
+                with _watched_gradients(), watching(self.reach.iterators):
+                    result = self.function(*passed[0], **passed[1])
+            except NoValueError as error:
+                raise _value_asked(line_of(error)) from None
+            self._require_no_draws(streams)
+            self._require_arguments_untouched(passed)
+            self._take_result(result)
+            if not self._take_changes(lifted):
+                return False
+            self._record_gradient()
+            return True
+
+    @property
+    def gradients(self) -> list[Place]:
+        """Where gradients are, of what it reaches and of arguments."""
+        return [*self.reach.gradients, *self._of_arguments]
+
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.callback(self._put_back)
+            self._lift()
+            self._count()
+            stack.enter_context(traced_by(self))
+            stack.enter_context(making_traced(self))
+            yield
+
+    def release(self) -> None:
+        """Forget what may be large, or lead in a circle."""
+        for leaf in self.leaves.values():
+            leaf.data = leaf.tensor = leaf.held = None  # type: ignore[assignment]
+        self.numbers.release()
+
+    def _passed(self) -> Any:
+        held = [self.leaves[id(tensor)].held for tensor in self.tensors]
+        return unflatten(self.tree, held)
+
+    def _lift(self) -> None:
+        for number, tensor in enumerate(self.tensors):
+            if id(tensor) not in self.leaves:
+                self.leaves[id(tensor)] = Leaf(tensor, None, number)
+        gradients = [(place, place.get()) for place in self.gradients]
+        for place, tensor in (*self.reach.tensors, *gradients):
+            if not isinstance(tensor, Tensor):
+                continue
+            leaf = self.leaves.get(id(tensor))
+            if leaf is None:
+                leaf = self.leaves[id(tensor)] = Leaf(tensor, place)
+            else:
+                self.ties.append((place, leaf))
+            if leaf.held is not leaf.tensor:
+                self._put_in_place(place, leaf)
+
+    def _put_in_place(self, place: Place, leaf: Leaf) -> None:
+        if isinstance(place.container(), tuple):
+            raise JitError(
+                f"jit: expected a Tensor without a graph as {place.name}, got the result of "
+                f"{getattr(leaf.tensor.op, 'name', 'an op')}. Use detach()."
+            )
+        place.set(leaf.held)
+
+    def _count(self) -> None:
+        """Put numbers that may change from call to call under a name.
+
+        Those of one dict that are equal now, such as the counts of an optimiser, get one.
+        """
+        own = {id(holder) for found in self.reach.counting for holder in found.counted()}
+        first: dict[Any, tuple[Place, RunNumber]] = {}
+        for place, value in self.reach.values:
+            holder = id(place.container())
+            if type(value) not in (int, float):
+                continue
+            if holder not in own and (holder, place.key) not in self.varying:
+                continue
+            alike = (holder, type(value), value) if type(place.key) is not str else place
+            if alike in first:
+                self.equal.append((place, first[alike][0]))
+                place.set(first[alike][1])
+                continue
+            number = self.numbers.new(value)
+            first[alike] = (place, number)
+            self.counted.append((place, number))
+            place.set(number)
+
+    def _put_back(self) -> None:
+        self._before.restore()
+        for leaf in self.leaves.values():
+            if leaf.held is leaf.tensor:
+                leaf.tensor.cached_data, leaf.tensor._leaf = leaf.data, None
+                leaf.tensor.requires_grad = leaf.requires_grad
+
+    # -- what the function did -----------------------------------------------------------------
+
+    def _take_result(self, result: Any) -> None:
+        returned: list[Any] = []
+        self.result = flatten(result, returned)
+        self.returned = [self._output(value, "a result") for value in returned]
+
+    def _output(self, value: Any, name: str) -> Output:
+        if not isinstance(value, Tensor):
+            raise JitError(f"jit: expected {name} to be a Tensor, got a TensorTuple. Use tuple().")
+        return Output(value, recorded(self.data_of(value)))
+
+    def _record_gradient(self) -> None:
+        """Differentiate what is returned by the leaves, for whoever goes back from outside."""
+        outputs = [output for output in self.returned if output.requires_grad]
+        wrt = [leaf for leaf in self.leaves.values() if leaf.requires_grad]
+        if self.spent or not outputs or not wrt:
+            return
+        checks, self.checks = self.checks, []
+        drawn = len(self.draws)
+        layouts = [Layout.of(trace(cpu()), o.value.dtype, o.value.shape) for o in outputs]
+        given = [Node("input", layout) for layout in layouts]
+        try:
+            ones = [
+                Tensor.make_const(new_array(layout, Memory(node)))
+                for layout, node in zip(layouts, given, strict=True)
+            ]
+            held = [leaf.held for leaf in wrt]
+            found = gradients([output.value for output in outputs], ones, held)
+            grads = [None if grad is None else recorded(self.data_of(grad)) for grad in found]
+            if len(self.draws) == drawn:
+                self.gradient = Recorded(wrt, grads, given, self.checks)
+        except Exception:  # noqa: S110  # whoever goes back is told that it cannot be done
+            pass
+        finally:
+            self.checks = checks
+            del self.draws[drawn:]
+
+    def _take_changes(self, lifted: Snapshot) -> bool:
+        known = set(self.varying)
+        gradients = {id(place) for place in self.gradients}
+        for change in lifted.changes():
+            place, now = change.place, change.now
+            if place is None:
+                raise self._refused(change)
+            inside: list[Any] = []
+            tree = flatten(now, inside)
+            if inside:
+                outputs = [self._output(value, place.name) for value in inside]
+                self.stored.append((place, tree, outputs))
+                self.spent |= id(place) in gradients
+            elif isinstance(now, RunNumber):
+                self.counts.append((place, now))
+            elif is_scalar(now) or now is MISSING or isinstance(now, _SETTINGS):
+                self._take_value(change, place)
+            else:
+                raise self._refused(change)
+        self._take_data()
+        return known == self.varying
+
+    def _take_value(self, change: Change, place: Place) -> None:
+        before, now = change.before, change.now
+        if is_scalar(before) and type(before) is type(now) and before == now:
+            return
+        if type(now) in (int, float) and type(before) in (int, float):
+            mark = id(place.container()), place.key
+            if mark not in self.varying:
+                self.varying.add(mark)
+        self.set.append((place, now))
+
+    def _take_data(self) -> None:
+        for leaf in self.leaves.values():
+            data = leaf.held.cached_data
+            if data is not leaf.array or recorded(data).node is not leaf.node:
+                leaf.updated = recorded(self.data_of(leaf.held))
+                self.spent |= leaf.requires_grad
+            if leaf.held.requires_grad is not leaf.requires_grad:
+                raise JitError(
+                    f"jit: expected requires_grad of {_called(leaf)} to stay {leaf.requires_grad}, "
+                    f"got {leaf.held.requires_grad}. Change it outside of the function."
+                )
+            if leaf.held is not leaf.tensor and leaf.held.grad is not None:
+                raise JitError(
+                    f"jit: expected backward() to end at leaves, but it came to {_called(leaf)}, "
+                    f"the result of {getattr(leaf.tensor.op, 'name', 'an op')}. Pass detach() of "
+                    "it, or call backward() outside of the function."
+                )
+
+    def _refused(self, change: Change) -> JitError:
+        place = change.place
+        if place is None:
+            held, count = change.held, len(change.held)
+            line = self._line_where(lambda: len(held) == count)
+            did = f"gave {change.name}, which had {change.before}, {change.now}"
+        else:
+            line = self._line_where(lambda: not _alike(place.get(), change.before))
+            did = f"set {change.name} from {change.before!r} to {change.now!r}"
+        return JitError(
+            f"jit: expected a function that changes Tensors and numbers only, but at {line} it "
+            f"{did}, which a compiled one would not do again. Keep such values in a Tensor, or "
+            "change them outside of the function."
+        )
+
+    def _line_where(self, happened: Callable[[], bool]) -> str:
+        """The line of the function after which something has happened: it is run once more."""
+        again = Trace(self.function, self.tree, self.tensors, set(self.varying))
+        before = modes.tracer
+        modes.set("tracer", None)
+        self._put_back()
+        try:
+            with again._tracing(), _watched_gradients():
+                args, kwargs = again._passed()
+                return line_where(lambda: again.function(*args, **kwargs), happened)
+        finally:
+            modes.set("tracer", before)
+
+    def _require_no_draws(self, states: list[tuple[str, Any]]) -> None:
+        for (name, before), (_, now) in zip(states, _states(self.reach), strict=True):
+            if not _same_state(before, now):
+                streams = [state for _, state in states]
+                self._before.restore()
+                _restore_states(self.reach, states)
+                line = self._line_where(
+                    lambda: any(
+                        not _same_state(a, b)
+                        for a, (_, b) in zip(streams, _states(self.reach), strict=True)
+                    )
+                )
+                _restore_states(self.reach, states)
+                raise JitError(
+                    f"jit: expected no random numbers of {name} drawn inside the function, but "
+                    f"{line} draws some: they would be the same at each call. Draw with "
+                    "ndl.init.rand, randn or randb, or pass the numbers as Tensors."
+                )
+
+    def _require_arguments_untouched(self, passed: Any) -> None:
+        found: list[Any] = []
+        tree = flatten(passed, found)
+        held = [self.leaves[id(tensor)].held for tensor in self.tensors]
+        same = len(found) == len(held) and all(a is b for a, b in zip(found, held, strict=True))
+        if not same or static_key(tree) != static_key(self.tree):
+            raise JitError(
+                "jit: expected a function that leaves lists and dicts among its arguments as they "
+                "are, but it changes one, which a compiled one would not do again. Return what is "
+                "new."
+            )
+
+    # -- what ops ask --------------------------------------------------------------------------
+
+    def data_of(self, value: Value) -> Any:
+        """The traced array of a value that an op reads."""
+        data = value.cached_data
+        if type(data) is NDArray and type(data._memory) is Memory:
+            return data
+        if type(data) is tuple and all(type(item._memory) is Memory for item in data):
+            return data
+        if id(value) in self._born:
+            raise _other_data(user_line())
+        raise JitError(
+            f"jit: expected Tensors that are found again at each call, got {describe(value)} at "
+            f"{user_line()}, which comes out of an iterator, a cache, or the graph of another "
+            "Tensor. Pass it to the function as an argument, or keep it in an attribute, a list or "
+            "a dict."
+        )
+
+    def born(self, value: Value) -> None:
+        """A leaf that was made while the function ran."""
+        self._born[id(value)] = value
+
+    def gradient_read(self, tensor: Value, gradient: Any) -> None:
+        """Somebody asks for the gradient of a Tensor: it counts if it comes from outside."""
+        if id(tensor) in self._known_gradients:
+            return
+        self._known_gradients.add(id(tensor))
+        leaf = next((leaf for leaf in self.leaves.values() if leaf.held is tensor), None)
+        if leaf is None:
+            return
+        if leaf.argument is not None:
+            self.gradients_read.append((self._of_arguments[leaf.argument], gradient))
+        else:
+            self.gradients_read.append((Place(vars(tensor), "grad", "a gradient"), gradient))
+
+    def gradient_set(self, tensor: Value) -> None:
+        """The function gives a Tensor another gradient."""
+        self._known_gradients.add(id(tensor))
+
+
+class _WatchedGradient:
+    """`Value.grad` while a function is traced: who asks is told to the tracer of that thread."""
+
+    def __get__(self, value: Any, owner: Any = None) -> Any:
+        if value is None:
+            return None
+        gradient = vars(value).get("grad")
+        if modes.tracer is not None:
+            modes.tracer.gradient_read(value, gradient)
+        return gradient
+
+    def __set__(self, value: Any, gradient: Any) -> None:
+        vars(value)["grad"] = gradient
+        if modes.tracer is not None:
+            modes.tracer.gradient_set(value)
+
+
+@contextmanager
+def _watched_gradients() -> Iterator[None]:
+    before = Value.grad
+    Value.grad = _WatchedGradient()
+    try:
+        yield
+    finally:
+        Value.grad = before
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a value that cannot change, and is compared by `==`."""
+    return type(value) in (int, float, str, bool, bytes, complex, type(None))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return a is b or (is_scalar(a) and type(a) is type(b) and a == b)
+
+
+def _called(leaf: Leaf) -> str:
+    return f"argument {leaf.argument}" if leaf.place is None else leaf.place.name
+
+
+def _states(reach: Reach) -> list[tuple[str, Any]]:
+    """Where all generators of random numbers stand."""
+    states: list[tuple[str, Any]] = [
+        ("NumPy", np.random.get_state()),
+        ("Python", random.getstate()),
+    ]
+    for name, stream in reach.streams:
+        if isinstance(stream, np.random.Generator):
+            states.append((name, stream.bit_generator.state))
+        elif isinstance(stream, np.random.RandomState):
+            states.append((name, stream.get_state()))
+        else:
+            states.append((name, stream.getstate()))
+    return states
+
+
+def _restore_states(reach: Reach, states: list[tuple[str, Any]]) -> None:
+    np.random.set_state(states[0][1])
+    random.setstate(states[1][1])
+    for (_, stream), (_, state) in zip(reach.streams, states[2:], strict=True):
+        if isinstance(stream, np.random.Generator):
+            stream.bit_generator.state = state
+        elif isinstance(stream, np.random.RandomState):
+            stream.set_state(state)
+        else:
+            stream.setstate(state)
+
+
+def _same_state(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return all(_same_state(a[key], b[key]) for key in a)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_same_state, a, b))
+    return bool(np.array_equal(a, b))
+
+
+def _value_asked(line: str) -> JitError:
+    return JitError(
+        f"jit: expected a function that never looks at values, but {line} asks for those of a "
+        "Tensor, by item(), numpy(), float(), an if, or printing it: there are none while the "
+        "function is compiled. Return the Tensor and look at it outside; in place of an if on "
+        "values use ndl.where; or call the function under ndl.disable_jit()."
+    )
 
 
 def _other_data(line: str) -> JitError:
@@ -301,11 +613,3 @@ def _other_data(line: str) -> JitError:
         "the same at each call. Pass it to the function as an argument, a Tensor, or make it "
         "outside."
     )
-
-
-def _line() -> str:
-    """The user's line that is being run."""
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_PACKAGE):
-            return f'"{frame.filename}", line {frame.lineno}'
-    return "an unknown line"

@@ -12,10 +12,11 @@ import numpy as np
 from needle.autograd import Tensor
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
-from needle.backend_ndarray.ndarray_backend_trace import Operand, recorded
-from needle.jit.reach import Place
-from needle.jit.tracing import JitError, Leaf, Trace
-from needle.jit.trees import flatten, unflatten
+from needle.jit.gradient import Gradient, Spent
+from needle.jit.guards import make_guard
+from needle.jit.places import Place
+from needle.jit.tracing import Leaf, Output, Trace
+from needle.jit.trees import Hole, map_leaves, unflatten
 from needle.program.executable import Executable
 from needle.program.graph import Graph
 from needle.run_numbers import RunNumber
@@ -23,195 +24,320 @@ from needle.runtime.call import runtime_function
 
 __all__ = ["Variant"]
 
+Found = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
+_ANOTHER_TRACE = 8  # attempts, in each of which other numbers turned out to change
+
 
 class Variant:
     """A traced and compiled function.
 
     tree     the arguments, with holes for Tensors
     tensors  the Tensors in them
+    varying  numbers, by holder and key, that may change from call to call; more may be found
+
+    fits     what it takes to run it, of the Tensors given; None if something is not as it was
+    leaves, draws        inputs of its program, in their order
+    layouts              how its outputs lie: `returned` ones, and then what is state
+    sources              of each output, the number of the leaf that it replaces, if there is one
+    in_place             of each, whether it may go where that lies
+    trace_seconds
     """
 
-    def __init__(self, function: Callable[..., Any], tree: Any, tensors: Sequence[Any]) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        tree: Any,
+        tensors: Sequence[Any],
+        varying: set[tuple[int, Any]],
+    ) -> None:
         begun = perf_counter()
-        trace = Trace(function, tree, tensors)
-        result = trace.run()
+        trace = _traced(function, tree, tensors, varying)
         self.trace_seconds = perf_counter() - begun
-        self._compile(trace, result)
-        self._guard(trace)
-        self._new = runtime_function("new")
+        used, updated = self._compile(trace)
+        self._keep_watch(trace, used, updated)
+        trace.release()
 
     # -- compiling -----------------------------------------------------------------------------
 
-    def _compile(self, trace: Trace, result: Any) -> None:
-        returned: list[Any] = []
-        self.result = flatten(result, returned)
-        outputs = [_operand(trace, tensor, "a result") for tensor in returned]
-        self.returned = len(returned)
-        # places that get a Tensor of their own, leaves that get other data, and what is set as is
-        self.new_tensors: list[Place] = []
-        self.new_data: list[Leaf] = []
-        self.settings: list[tuple[Place, Any]] = []
-        self.counted: list[tuple[Place, RunNumber]] = []
-        replaced: list[Leaf | None] = []
-        for place, value in trace.changes:
-            if isinstance(value, RunNumber):
-                self.counted.append((place, value))
-            elif isinstance(value, Tensor):
-                self.new_tensors.append(place)
-                outputs.append(_operand(trace, value, place.name))
-                replaced.append(trace.leaf_at(place))
-            else:
-                self.settings.append((place, value))
-        for leaf in trace.leaves.values():
-            if leaf.updated is not None:
-                self.new_data.append(leaf)
-                outputs.append(recorded(leaf.updated))
-                replaced.append(leaf)
+    def _compile(self, trace: Trace) -> tuple[list[Leaf], list[Leaf]]:
+        """The program; its outputs are: what is returned, what is stored, and new data."""
+        stored = [output for _, _, outputs in trace.stored for output in outputs]
+        updated = [leaf for leaf in trace.leaves.values() if leaf.updated is not None]
+        outputs = [output.operand for output in (*trace.returned, *stored)]
+        outputs += [leaf.updated for leaf in updated if leaf.updated is not None]
         graph = Graph([], [*outputs, *trace.checks])
-        used = {node for node in graph.nodes if node.primitive == "input"}
-        self.leaves = [leaf for leaf in trace.leaves.values() if leaf.node in used]
-        self.draws = [draw for draw in trace.draws if draw.node in used]
-        inputs = [leaf.node for leaf in self.leaves] + [draw.node for draw in self.draws]
-        numbers = {id(leaf): number for number, leaf in enumerate(self.leaves)}
-        updates = {
-            self.returned + number: numbers[id(leaf)]
-            for number, leaf in enumerate(replaced)
-            if leaf is not None and id(leaf) in numbers
-        }
-        self.executable = Executable(Graph(inputs, outputs), updates, trace.checks)
+        inputs = {node for node in graph.nodes if node.primitive == "input"}
+        used = [leaf for leaf in trace.leaves.values() if leaf.node in inputs]
+        self.leaves, self.draws = used, trace.draws
+        nodes = [leaf.node for leaf in used] + [draw.node for draw in trace.draws]
+        self.gradient = Gradient.of(trace, used)
+        updates = {} if self.gradient else _updates(trace, used, updated)
+        self.executable = Executable(Graph(nodes, outputs), updates, trace.checks)
         self.layouts = [_real(layout) for layout in self.executable.layouts]
+        self._sizes = [layout.nbytes for layout in self.layouts]
+        self.returned = len(trace.returned)
         self.sources = [updates.get(number) for number in range(len(outputs))]
         self.in_place = [
             given is not None
             and self.executable.in_place[number]
-            and self.layouts[number] is self.leaves[given].data._layout
+            and self.layouts[number] is used[given].layout
             for number, given in enumerate(self.sources)
         ]
-        self._keep = trace
+        self._reused = [
+            (number, given, number < len(outputs) - len(updated))
+            for number, given in updates.items()
+            if self.in_place[number]
+        ]
+        self._begins = [leaf.begin for leaf in used]
+        return used, updated
 
-    def _guard(self, trace: Trace) -> None:
-        self.values, self.ties = trace.guarded, trace.ties
-        self.sizes = trace.reach.sizes
-        self.given = [place for place, _ in trace.counted]
-        self.asks = trace.numbers.asks()
-        wanted = [*self.executable.numbers, *[number for _, number in self.counted]]
-        self.evaluate = trace.numbers.evaluates(wanted)
-        self.numbers: Any = None
+    def _keep_watch(self, trace: Trace, used: list[Leaf], updated: list[Leaf]) -> None:
+        """What to look at before each run, and what to do after it."""
+        counts = [number for _, number in trace.counts]
+        in_result: list[RunNumber] = []
+        self._result = map_leaves(trace.result, lambda leaf: _with_numbers(leaf, in_result))
+        self._has_numbers, self._returns_one = bool(in_result), type(self._result) is Hole
+        wanted = [*self.executable.numbers, *counts, *in_result]
+        self._evaluate = trace.numbers.evaluates(wanted)
+        self._variables, self._needs_numbers = len(self.executable.numbers), bool(wanted)
         self._last: Any = None
+        self._counts = [place for place, _ in trace.counts]
+        self._returned = [output.requires_grad for output in trace.returned]
+        self._stored = [_Stored(place, tree, outputs) for place, tree, outputs in trace.stored]
+        self._set = trace.set
+        self._floats = [(place, x) for place, x in trace.reach.values if type(x) is float]
+        sources = [] if self.gradient is None else self.gradient.take_sources()
+        self._sources = slice(len(updated), len(updated) + len(sources))
+        fetched = [*updated, *sources, *[used[given] for _, given, _ in self._reused]]
+        self.fits = make_guard(trace, used, fetched)
+        self._new = runtime_function("new")
+
+    def changed_numbers(self) -> set[tuple[int, Any]]:
+        """Floats that it depends on and that are others now: such numbers may go on changing."""
+        return {
+            (id(place.container()), place.key)
+            for place, value in self._floats
+            if type(place.get()) is float and place.get() != value
+        }
 
     # -- running -------------------------------------------------------------------------------
 
-    def fitting(self, tensors: Sequence[Any]) -> list[NDArray] | None:
-        """The arrays of the leaves now; None if something is not as it was traced."""
-        for place, value in self.values:
-            if place.get() is not value and not _same(place.get(), value):
-                return None
-        for holder, length in self.sizes:
-            if len(holder) != length:
-                return None
-        if self.given:
-            given = [place.get() for place in self.given]
-            if not self.asks(given):
-                return None
-            self.numbers = given
-        for place, leaf in self.ties:
-            if place.of(tensors).get() is not leaf.now(tensors):
-                return None
-        arrays, seen = [], set()
-        for leaf in self.leaves:
-            tensor = leaf.now(tensors)
-            seen.add(id(tensor))
-            if tensor is None or tensor.requires_grad != leaf.requires_grad:
-                return None
-            data = tensor.cached_data
-            if data is None:
-                data = tensor.realize_cached_data()
-            if data._layout is not leaf.data._layout:
-                return None
-            arrays.append(data)
-        # Tensors that were two when it was traced may have become one
-        return arrays if len(seen) == len(arrays) else None
+    def run(self, found: Found, tensors: Sequence[Any]) -> tuple[bool, Any]:
+        """Run the program; whether no value was at fault, and what the function returns.
 
-    def run(self, tensors: Sequence[Any], arrays: list[NDArray]) -> tuple[bool, Any]:
-        """Run the program; whether no value was at fault, and what the function returns."""
-        values = self._set_numbers()
+        Where a value is at fault, or an error comes up, nothing has changed.
+        """
+        arrays, given, fetched = found
+        numbers = self._set_numbers(given)
+        memories, kept = self._memories(arrays, fetched)
         arguments: list[Any] = []
-        for leaf, array in zip(self.leaves, arrays, strict=True):
-            arguments += (array._memory, (array._offset - leaf.begin) * array._layout.itemsize)
-        state = np.random.get_state() if self.draws else None
-        drawn = [getattr(np.random, draw.name)(*draw.shape) for draw in self.draws]
-        for values_drawn in drawn:
-            arguments += (_memory_of(np.asarray(values_drawn)), 0)
-        memories: list[Any] = []
-        for number, layout in enumerate(self.layouts):
-            memory = None
-            if self.in_place[number]:
-                memory = self._memory_to_reuse(arrays, self.sources[number])
-            memories.append(self._new(layout.nbytes) if memory is None else memory)
+        for array, begin in zip(arrays, self._begins, strict=True):
+            arguments += (array._memory, (array._offset - begin) * array._layout.itemsize)
+        done, drawn = self._execute(arguments, memories)
+        if not done:
+            return False, None
+        made = [
+            None if number in kept else new_array(layout, memory)
+            for number, (layout, memory) in enumerate(zip(self.layouts, memories, strict=True))
+        ]
+        count = len(self._returned)
+        self._store(tensors, made, fetched, numbers)
+        call = None
+        if self.gradient is not None:
+            call = self.gradient.call(arrays, drawn, given, fetched[self._sources])
+        returned = self._tensors(made[:count], call)
+        if self._returns_one:
+            return True, returned[0]
+        result = unflatten(self._result, returned)
+        if self._has_numbers:
+            in_result = numbers[self._variables + len(self._counts) :]
+            result = map_leaves(
+                result, lambda leaf: in_result[leaf.at] if type(leaf) is _Number else leaf
+            )
+        return True, result
+
+    def _set_numbers(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._needs_numbers:
+            return ()
+        numbers: tuple[Any, ...] = self._evaluate(given)
+        variables = numbers[: self._variables]
+        if variables != self._last:
+            self.executable.set_numbers(variables)
+            self._last = variables
+        return numbers
+
+    def _memories(
+        self, arrays: tuple[Any, ...], fetched: tuple[Any, ...]
+    ) -> tuple[list[Any], set[int]]:
+        """Where each output goes, and which of them go where what they replace lies.
+
+        That is memory that nobody else holds, nor the array on it, nor, unless it is that Tensor's
+        data that is replaced, the Tensor.
+        """
+        memories: list[Any] = [None] * len(self._sizes)
+        kept: set[int] = set()
+        place = self._sources.stop
+        count = sys.getrefcount
+        for number, given, is_stored in self._reused:
+            array = arrays[given]
+            if (
+                count(array) <= _OF_ARRAY
+                and count(array._memory) <= _OF_MEMORY
+                and not array._offset
+                and (not is_stored or count(fetched[place]) <= _OF_TENSOR)
+            ):
+                memories[number] = array._memory
+                kept.add(number)
+            place += 1
+        new = self._new
+        for number, size in enumerate(self._sizes):
+            if number not in kept:
+                memories[number] = new(size)
+        return memories, kept
+
+    def _execute(self, arguments: list[Any], memories: list[Any]) -> tuple[bool, list[Any]]:
+        """Run the program, and give back what was drawn for a run that did not succeed."""
         results: list[Any] = []
         for memory in memories:
             results += (memory, 0)
-        if not self.executable.run(arguments, results):
-            if state is not None:
+        if not self.draws:
+            return self.executable.run(arguments, results), []
+        state, done = np.random.get_state(), False
+        try:
+            drawn = [_memory_of(getattr(np.random, d.name)(*d.shape)) for d in self.draws]
+            for memory in drawn:
+                arguments += (memory, 0)
+            done = self.executable.run(arguments, results)
+        finally:
+            if not done:
                 np.random.set_state(state)
-            return False, None
-        made = [new_array(layout, m) for layout, m in zip(self.layouts, memories, strict=True)]
-        self._update(tensors, made, values)
-        return True, unflatten(self.result, [Tensor.make_const(a) for a in made[: self.returned]])
+        return done, drawn
 
-    def _memory_to_reuse(self, arrays: list[NDArray], source: int | None) -> Any:
-        """The memory of a leaf that is to be replaced, if nobody else holds it."""
-        assert source is not None
-        array = arrays[source]
-        # the leaf's Tensor, the list, the name here, the argument; of the memory: the array, ...
-        if sys.getrefcount(array) > _REFERENCES or sys.getrefcount(array._memory) > _OF_MEMORY:
-            return None
-        return None if array._offset else array._memory
+    def _tensors(self, made: list[Any], call: Any) -> list[Tensor]:
+        if call is not None:
+            return call.results(made, self._returned)  # type: ignore[no-any-return]
+        return [_tensor(a, grad) for a, grad in zip(made, self._returned, strict=True)]
 
-    def _set_numbers(self) -> tuple[Any, ...]:
-        if not self.given:
-            return ()
-        values = self.evaluate(self.numbers)
-        count = len(self.executable.numbers)
-        if values[:count] != self._last:
-            self.executable.set_numbers(values[:count])
-            self._last = values[:count]
-        return values[count:]  # type: ignore[no-any-return]
-
-    def _update(self, tensors: Sequence[Any], made: list[NDArray], counts: tuple[Any, ...]) -> None:
-        position = self.returned
-        for place in self.new_tensors:
-            place.of(tensors).set(Tensor.make_const(made[position]))
-            position += 1
-        for leaf in self.new_data:
-            tensor = leaf.now(tensors)
-            tensor.cached_data, tensor._leaf = made[position], None
-            position += 1
-        for place, value in self.settings:
+    def _store(
+        self, tensors: Sequence[Any], made: list[Any], fetched: tuple[Any, ...], numbers: Any
+    ) -> None:
+        """Put what the function changes where it puts it."""
+        position = len(self._returned)
+        for stored in self._stored:
+            position = stored.put(tensors, made, position)
+        for array, tensor in zip(made[position:], fetched, strict=False):
+            if array is not None:
+                tensor.cached_data, tensor._leaf = array, None
+        for place, value in self._set:
             place.of(tensors).set(value)
-        for (place, _), value in zip(self.counted, counts, strict=True):
+        for place, value in zip(self._counts, numbers[self._variables :], strict=False):
             place.set(value)
 
 
-_REFERENCES, _OF_MEMORY = 4, 3
+class _Stored:
+    """Tensors that are put into a place: a Tensor, or a tree of them."""
+
+    __slots__ = ("grads", "is_one", "place", "tree")
+
+    def __init__(self, place: Place, tree: Any, outputs: Sequence[Output]) -> None:
+        self.place, self.tree = place, tree
+        self.grads = [output.requires_grad for output in outputs]
+        self.is_one = type(tree) is Hole
+
+    def put(self, tensors: Sequence[Any], made: list[Any], position: int) -> int:
+        """Put the arrays from `position` on there; where the next begin."""
+        end = position + len(self.grads)
+        if self.is_one and made[position] is None:  # it is there
+            return end
+        new = [_tensor(a, g) for a, g in zip(made[position:end], self.grads, strict=True)]
+        self.place.of(tensors).set(new[0] if self.is_one else unflatten(self.tree, new))
+        return end
 
 
-def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and type(a) in (int, float, str, bool, bytes, complex) and a == b
+class _Number:
+    """Where a number stood that is worked out at each call: which."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: int) -> None:
+        self.at = at
 
 
-def _operand(trace: Trace, tensor: Any, name: str) -> Operand:
-    found = trace.operands.get(id(tensor))
-    if found is None:
-        raise JitError(f"jit: expected {name} to be a Tensor, got {tensor!r}.")
-    return found
+def _with_numbers(leaf: Any, found: list[RunNumber]) -> Any:
+    if isinstance(leaf, RunNumber):
+        found.append(leaf)
+        return _Number(len(found) - 1)
+    return leaf
+
+
+def _traced(
+    function: Callable[..., Any], tree: Any, tensors: Sequence[Any], varying: set[tuple[int, Any]]
+) -> Trace:
+    for _ in range(_ANOTHER_TRACE):
+        trace = Trace(function, tree, tensors, varying)
+        if trace.run():
+            break
+        trace.release()
+    return trace
+
+
+def _tensor(array: NDArray, requires_grad: bool) -> Tensor:
+    tensor = Tensor.make_const(array)
+    if requires_grad:
+        tensor.op, tensor.requires_grad = Spent.op, True
+    return tensor
+
+
+def _updates(trace: Trace, used: list[Leaf], updated: list[Leaf]) -> dict[int, int]:
+    """Outputs that take the place of used leaves: both by their numbers."""
+    numbers = {id(leaf): number for number, leaf in enumerate(used)}
+    at = {_location(leaf.place): leaf for leaf in used if leaf.place is not None}
+    updates: dict[int, int] = {}
+    number = len(trace.returned)
+    for place, _, outputs in trace.stored:
+        leaf = at.get(_location(place)) if len(outputs) == 1 else None
+        if leaf is not None and not leaf.requires_grad:
+            updates[number] = numbers[id(leaf)]
+        number += len(outputs)
+    for leaf in updated:
+        if id(leaf) in numbers:
+            updates[number] = numbers[id(leaf)]
+        number += 1
+    return updates
+
+
+def _location(place: Place) -> tuple[int, Any]:
+    key = place.key if type(place.key) in (str, int) else id(place.key)
+    return id(place.container()), key
 
 
 def _real(layout: Layout) -> Layout:
     return Layout.of(layout.device.real, layout.dtype, layout.shape, layout.strides)
 
 
-def _memory_of(values: np.ndarray[Any, Any]) -> Any:
+def _memory_of(drawn: Any) -> Any:
+    values = np.asarray(drawn)
     address = values.__array_interface__["data"][0]
     return runtime_function("foreign")(address, values, values.nbytes)
+
+
+class _Holder:
+    """What `_references` counts with."""
+
+    __slots__ = ("_memory",)
+
+
+def _references() -> tuple[int, int, int]:
+    """What `sys.getrefcount` gives in `_memories` for what nobody else holds."""
+    tensor, holder = _Holder(), _Holder()
+    tensor._memory, holder._memory = holder, object()
+    arrays, fetched = (holder,), (tensor,)
+    place = {"there": tensor}
+    del holder, tensor
+    array, count = arrays[0], sys.getrefcount
+    found = count(array), count(array._memory), count(fetched[0])
+    place.clear()
+    return found
+
+
+_OF_ARRAY, _OF_MEMORY, _OF_TENSOR = _references()

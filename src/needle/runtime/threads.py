@@ -21,6 +21,7 @@ __all__ = [
     "MAX_THREADS",
     "Pool",
     "attach",
+    "chosen_num_threads",
     "default_num_threads",
     "get_num_threads",
     "set_num_threads",
@@ -51,6 +52,11 @@ def set_num_threads(count: int) -> None:
 def get_num_threads() -> int:
     """On how many threads kernels run at most."""
     return default_num_threads() if _chosen is None else _chosen
+
+
+def chosen_num_threads() -> int | None:
+    """What `set_num_threads` was given last; None: nothing, and the number stays as it is."""
+    return _chosen
 
 
 def default_num_threads() -> int:
