@@ -11,7 +11,7 @@ from needle.autograd import Tensor
 from needle.errors import describe
 from needle.jit.reach import Reach
 from needle.jit.snapshot import Snapshot
-from needle.jit.trees import flatten, map_leaves
+from needle.jit.trees import flatten, leaves_of
 from needle.jit.watch import JitError
 
 __all__ = ["check_against_eager"]
@@ -52,13 +52,10 @@ class _State:
     """All that a function can change, with the random numbers that come next."""
 
     def __init__(self, function: Any, args: Any, kwargs: Any) -> None:
-        statics: list[Any] = []
-        map_leaves((args, kwargs), lambda leaf: statics.append(leaf) or leaf)
-        self._reach = lambda: Reach(
-            ("", function), *[(f"argument {i}", item) for i, item in enumerate(statics)]
-        )
-        self._arguments = [leaf for leaf in statics if isinstance(leaf, Tensor)]
-        reach = self._reach()
+        given = leaves_of((args, kwargs))
+        self._roots = [("", function), *[(f"argument {i}", x) for i, x in enumerate(given)]]
+        self._arguments = [leaf for leaf in given if isinstance(leaf, Tensor)]
+        reach = Reach(*self._roots)
         self._snapshot = Snapshot(reach, reach.gradients)
         held = {id(tensor): tensor for _, tensor in reach.tensors}
         held.update({id(tensor): tensor for tensor in self._arguments})
@@ -76,8 +73,9 @@ class _State:
 
     def contents(self) -> dict[str, Any]:
         """Arrays and numbers by their names, as they are now."""
-        reach = self._reach()
-        found: dict[str, Any] = {"numpy.random": np.random.get_state()[1:3]}
+        reach = Reach(*self._roots)
+        random: Any = np.random.get_state()
+        found: dict[str, Any] = {"numpy.random": random[1:3]}
         for place, tensor in reach.tensors:
             found[place.name] = tensor.numpy()
         for place in reach.gradients:

@@ -1,4 +1,4 @@
-"""Gradients of what a jitted function returns: another program, compiled when it is first asked for.
+"""Gradients of what a jitted function returns: another program, compiled when it is asked for.
 
 It computes the function once more, from the arrays that this call read, and goes back from there.
 """
@@ -150,6 +150,6 @@ def _grad(array: NDArray) -> Tensor:
 
 def _compact(array: NDArray) -> NDArray:
     """The array row after row in memory, copied where it lies otherwise."""
-    return (
-        array if array._layout.compact and not array._offset else creation.array(array, array.dtype)
-    )
+    if array._layout.compact and not array._offset:
+        return array
+    return creation.array(array, array.dtype)

@@ -72,8 +72,8 @@ class Snapshot:
                     place = self._place(container, key)
                     yield Change(place, place.name, before, now)
         elif len(held) != len(copy) or (isinstance(held, (set, frozenset)) and held != copy):
-            counts = [f"{len(items)} items" for items in (copy, held)]
-            yield Change(None, container.name, *counts, held)
+            before, now = f"{len(copy)} items", f"{len(held)} items"
+            yield Change(None, container.name, before, now, held)
 
     def _place(self, container: Container, key: Any) -> Place:
         found = self._places.get((id(container.held), _mark(key)))

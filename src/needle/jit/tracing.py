@@ -31,7 +31,7 @@ from needle.errors import describe
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Reach
 from needle.jit.snapshot import Change, Snapshot
-from needle.jit.trees import flatten, map_leaves, static_key, unflatten
+from needle.jit.trees import flatten, leaves_of, static_key, unflatten
 from needle.jit.watch import JitError, line_of, line_where, user_line, watching
 from needle.run_numbers import Numbers, RunNumber
 
@@ -217,8 +217,7 @@ class Trace(Recorder):
         self._prepare()
 
     def _prepare(self) -> None:
-        statics: list[Any] = []
-        map_leaves(self.tree, lambda leaf: statics.append(leaf) or leaf)
+        statics = leaves_of(self.tree)
         name = getattr(self.function, "__name__", "function")
         roots = [(name, self.function), *[("an argument", item) for item in statics]]
         self.reach = Reach(*roots)
@@ -362,12 +361,12 @@ class Trace(Recorder):
                 Tensor.make_const(new_array(layout, Memory(node)))
                 for layout, node in zip(layouts, given, strict=True)
             ]
-            held = [leaf.held for leaf in wrt]
+            held: Any = [leaf.held for leaf in wrt]
             found = gradients([output.value for output in outputs], ones, held)
             grads = [None if grad is None else recorded(self.data_of(grad)) for grad in found]
             if len(self.draws) == drawn:
                 self.gradient = Recorded(wrt, grads, given, self.checks)
-        except Exception:  # noqa: S110  # whoever goes back is told that it cannot be done
+        except Exception:  # whoever goes back is told that it cannot be done
             pass
         finally:
             self.checks = checks
@@ -452,23 +451,22 @@ class Trace(Recorder):
             modes.set("tracer", before)
 
     def _require_no_draws(self, states: list[tuple[str, Any]]) -> None:
-        for (name, before), (_, now) in zip(states, _states(self.reach), strict=True):
-            if not _same_state(before, now):
-                streams = [state for _, state in states]
-                self._before.restore()
-                _restore_states(self.reach, states)
-                line = self._line_where(
-                    lambda: any(
-                        not _same_state(a, b)
-                        for a, (_, b) in zip(streams, _states(self.reach), strict=True)
-                    )
-                )
-                _restore_states(self.reach, states)
-                raise JitError(
-                    f"jit: expected no random numbers of {name} drawn inside the function, but "
-                    f"{line} draws some: they would be the same at each call. Draw with "
-                    "ndl.init.rand, randn or randb, or pass the numbers as Tensors."
-                )
+        after = _states(self.reach)
+        name = next((a[0] for a, b in zip(states, after, strict=True) if not _same(a, b)), None)
+        if name is None:
+            return
+
+        def has_drawn() -> bool:
+            return not all(map(_same, states, _states(self.reach)))
+
+        _restore_states(self.reach, states)
+        line = self._line_where(has_drawn)
+        _restore_states(self.reach, states)
+        raise JitError(
+            f"jit: expected no random numbers of {name} drawn inside the function, but {line} "
+            "draws some: they would be the same at each call. Draw with ndl.init.rand, randn or "
+            "randb, or pass the numbers as Tensors."
+        )
 
     def _require_arguments_untouched(self, passed: Any) -> None:
         found: list[Any] = []
@@ -590,11 +588,11 @@ def _restore_states(reach: Reach, states: list[tuple[str, Any]]) -> None:
             stream.setstate(state)
 
 
-def _same_state(a: Any, b: Any) -> bool:
+def _same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
-        return all(_same_state(a[key], b[key]) for key in a)
+        return all(_same(a[key], b[key]) for key in a)
     if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(_same_state, a, b))
+        return len(a) == len(b) and all(map(_same, a, b))
     return bool(np.array_equal(a, b))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from needle.autograd.value import Value
 from needle.backend_selection import Device
 
-__all__ = ["Hole", "flatten", "map_leaves", "static_key", "unflatten"]
+__all__ = ["Hole", "flatten", "leaves_of", "map_leaves", "static_key", "unflatten"]
 
 _BY_VALUE = (int, bool, str, bytes, complex, type(None), enum.Enum, np.dtype, Device, slice, range)
 
@@ -29,7 +29,7 @@ class Hole:
 
 
 def map_leaves(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The tree of tuples, lists, dicts and dataclasses with `function` of each leaf in its place."""
+    """The tree of tuples, lists, dicts and dataclasses, with `function` of each leaf."""
     kind = type(tree)
     if kind in (tuple, list):
         return kind([map_leaves(item, function) for item in tree])
@@ -52,6 +52,18 @@ def _map_fields(tree: Any, function: Callable[[Any], Any]) -> Any:
     for name, value in mapped.items():
         object.__setattr__(made, name, value)
     return made
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    """The leaves, from left to right."""
+    found: list[Any] = []
+
+    def take(leaf: Any) -> Any:
+        found.append(leaf)
+        return leaf
+
+    map_leaves(tree, take)
+    return found
 
 
 def flatten(tree: Any, found: list[Any]) -> Any:

@@ -324,7 +324,7 @@ def _memory_of(drawn: Any) -> Any:
 class _Holder:
     """What `_references` counts with."""
 
-    __slots__ = ("_memory",)
+    _memory: Any
 
 
 def _references() -> tuple[int, int, int]:

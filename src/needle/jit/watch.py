@@ -1,4 +1,4 @@
-"""The watch over a function that is being traced: what it may not do, and at which line it did it."""
+"""The watch over a function that is being traced: what it may not do, and at which line it is."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def line_where(function: Callable[[], Any], happened: Callable[[], bool]) -> str
     sys.settrace(trace)
     try:
         function()
-    except Exception:  # noqa: S110  # it is run for the line alone
+    except Exception:  # it is run for the line alone
         pass
     finally:
         sys.settrace(before)
