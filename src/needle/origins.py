@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +43,19 @@ class Origin(NamedTuple):
         return f"gradient of {self.op}" if self.is_gradient else self.op
 
 
+_NOTHING = nullcontext()
+
+
 class _Current(threading.local):
-    """Where what is being recorded comes from, in this thread; and the gradient at work, if any."""
+    """Where what is being recorded comes from, in this thread, and the gradient at work, if any."""
 
     origin: Origin | None = None
     gradient: Origin | None = None
+    profile: Any = None  # who is told how long things take: see `needle.inspection.profiling`
+
+    def span(self, kind: str, name: str) -> AbstractContextManager[None]:
+        """Let the profile, if there is one, know how long the block takes."""
+        return _NOTHING if self.profile is None else self.profile.span(kind, name)  # type: ignore[no-any-return]
 
 
 current = _Current()

@@ -26,7 +26,7 @@ from needle.errors import (
     describe,
     kind_of,
 )
-from needle.origins import in_gradient_of
+from needle.origins import current, in_gradient_of
 
 if TYPE_CHECKING:
     from needle.autograd.tensor import Tensor
@@ -96,7 +96,7 @@ def backward(
         )
     if create_graph is None:
         create_graph = not accumulate
-    with nullcontext() if create_graph else no_grad():
+    with nullcontext() if create_graph else no_grad(), current.span("walk", "backward"):
         adjoint = ones_for(output) if out_grad is None else fitting("backward", out_grad, output)
         for leaf, grad in _walk_back([output], [adjoint]).items():
             leaf.grad = leaf.grad + grad if accumulate and leaf.grad is not None else grad

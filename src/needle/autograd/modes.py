@@ -34,13 +34,15 @@ class _Modes(threading.local):
     anomaly: bool = False
     tracer: Any = None  # what a function is being traced by: see `needle.jit`
     jits: bool = True  # whether jitted functions are compiled
-    plain: bool = True  # none of these three is switched: the one look that an op takes
+    profiled: bool = False  # somebody notes how long ops take: see `needle.inspection.profiling`
+    plain: bool = True  # no such thing is switched: the one look that an op takes
     recomputing: bool = False  # a checkpointed function is running for the second time
     going_back: bool = False  # ops are being run for a backward pass in lazy mode
 
     def set(self, name: str, value: Any) -> None:
         setattr(self, name, value)
-        self.plain = self.lazy is None and not self.anomaly and self.tracer is None
+        watched = self.anomaly or self.tracer is not None or self.profiled
+        self.plain = self.lazy is None and not watched
 
 
 modes = _Modes()

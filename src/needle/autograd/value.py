@@ -136,7 +136,7 @@ class Value:
     _edges: tuple[Edge, ...] = ()
     _leaf: Leaf | None = None
     _hooks: dict[int, Any] | None = None
-    _origin: Any = None  # the user's line; recorded by detect_anomaly(), and as an Origin by jit
+    _origin: Any = None  # the user's line, recorded by detect_anomaly(); for programs, an Origin
     _layout: Any = None  # how data not computed yet will lie, in nd mode; of a tuple, a tuple
     _is_passed: bool = False  # of what waits: a backward pass went through it, or made it
 
@@ -238,6 +238,8 @@ class Value:
         A result that does not require grad remembers neither its op nor its inputs.
         """
         if package.LAZY_MODE or not modes.plain:
+            if modes.profiled:
+                return current.profile.op(op.name, _make_in_mode, cls, op, inputs)
             return _make_in_mode(cls, op, inputs)
         requires_grad, arrays = False, []
         try:
@@ -262,7 +264,7 @@ class Value:
 
 
 def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
-    """`make_from_op` under lazy or detect_anomaly."""
+    """`make_from_op` under lazy or detect_anomaly, in a trace or a profile."""
     _require_values(op, inputs)
     tracer = modes.tracer
     lazy = is_lazy() and tracer is None
@@ -273,6 +275,7 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
         data = _compute(cls, op, arrays)
         current.origin = None
     elif lazy:
+        origin = origin_here(op.name)
         layout = _foresee(cls, op, inputs)
     else:
         data = _compute(cls, op, [value.realize_cached_data() for value in inputs])
@@ -288,7 +291,7 @@ def _make_in_mode(cls: type[Value], op: Op, inputs: Sequence[Any]) -> Any:
         result._layout = layout
     if lazy and modes.going_back:
         result._is_passed = True
-    if tracer is not None:
+    if tracer is not None or lazy:
         result._origin = origin
     if modes.anomaly:
         anomaly.watch(result, op, inputs)

@@ -26,6 +26,7 @@ from needle.data.fetch import fetch_batch
 from needle.data.workers import load_ahead
 from needle.dtypes import as_dtype, is_floating
 from needle.errors import DTypeError, OptionError, describe
+from needle.origins import current
 
 __all__ = ["DataLoader"]
 
@@ -126,7 +127,8 @@ class DataLoader:
         epoch = self._epoch
         epoch = epoch.go_on() if epoch is not None and epoch.waiting else self._begin()
         self._epoch, self._order = epoch, epoch.order
-        return self._batches(epoch)
+        batches = self._batches(epoch)
+        return batches if current.profile is None else current.profile.loading(batches)  # type: ignore[no-any-return]
 
     def _begin(self) -> Epoch:
         number, length = self._next_number, self._dataset_length()

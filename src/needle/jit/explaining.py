@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from needle.inspection.explanation import Explanation, Summary, measured, summary_of
 from needle.inspection.kernels import facts_of
 from needle.inspection.machine import measure_peak
@@ -12,11 +15,17 @@ from needle.jit.variant import Variant
 __all__ = ["explain", "summarize"]
 
 
-def explain(name: str, variant: Variant, variants: int) -> Explanation:
-    """Run a variant's program several times, on copies of its state, and tell what was measured."""
+def explain(
+    name: str, variant: Variant, variants: int, tensors: Sequence[Any] = ()
+) -> Explanation:
+    """Run a variant's program several times, on copies of its state, and tell what was measured.
+
+    variants  how many the function has
+    tensors   arguments of the last call; None for those that nobody holds any more
+    """
     compiled = variant.executable.compiled
     facts = facts_of(compiled)
-    timing = time_kernels(facts, Rehearsal(variant).run)
+    timing = time_kernels(facts, Rehearsal(variant, tensors).run)
     peak = measure_peak()
     return Explanation(
         name,

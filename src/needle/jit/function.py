@@ -15,16 +15,16 @@ import numpy as np
 
 from needle.autograd.modes import _switched, modes
 from needle.backend_selection import BACKEND, cpu
-from needle.jit.checking import check_against_eager
 from needle.jit.trees import flatten, map_leaves, static_key
-from needle.jit.variant import Found, Variant
 from needle.jit.watch import JitError
+from needle.origins import current
 from needle.runtime.threads import chosen_num_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from needle.inspection.explanation import Explanation, Summary
+    from needle.jit.variant import Found, Variant
 
 __all__ = ["Jitted", "disable_jit", "jit"]
 
@@ -54,10 +54,12 @@ class Jitted:
     def __init__(self, function: Callable[..., Any], check: bool | float) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function, self.check = function, check
+        self.name = getattr(function, "__name__", "function")
         self.compile_seconds = 0.0
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
         self._varying: set[tuple[int, Any]] = set()
         self._latest: Variant | None = None
+        self._given: list[weakref.ref[Any]] = []  # Tensors of that call
         self._bound: dict[int, tuple[Any, Jitted]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,10 +71,12 @@ class Jitted:
         if not all(kinds):
             return self.function(*args, **kwargs)
         key = (static_key(tree), tuple(kinds), _repeats(tensors), _situation())
-        with _lock:
+        with _lock, current.span("call", self.name):
             variant, found = self._fitting(key, tensors) or self._new(key, tree, tensors)
-            self._latest = variant
+            self._latest, self._given = variant, [weakref.ref(tensor) for tensor in tensors]
             if self.check:
+                from needle.jit.checking import check_against_eager
+
                 return check_against_eager(self, variant, found, tensors, args, kwargs)
             done, result = variant.run(found, tensors)
         return result if done else self.function(*args, **kwargs)
@@ -95,15 +99,14 @@ class Jitted:
         from needle.jit.explaining import explain
 
         if self._latest is None:
-            name = getattr(self.function, "__name__", "function")
             raise JitError(
-                f"explain: expected a function that has been called, got {name}, of which nothing "
-                "is compiled yet. Call it once, with nd mode's arrays and without disable_jit()."
+                f"explain: expected a function that has been called, got {self.name}, of which "
+                "nothing is compiled yet. Call it once, in nd mode and without disable_jit()."
             )
         with _lock:
             count = sum(map(len, self._variants.values()))
-            name = getattr(self.function, "__name__", "function")
-            explanation = explain(name, self._latest, count)
+            given = [tensor() for tensor in self._given]
+            explanation = explain(self.name, self._latest, count, given)
         if html is not None:
             explanation.save(html)
         return explanation
@@ -123,6 +126,8 @@ class Jitted:
 
     def _new(self, key: Any, tree: Any, tensors: list[Any]) -> tuple[Variant, Found]:
         """Trace and compile for arguments of a new kind, or as what else counts has changed."""
+        from needle.jit.variant import Variant  # which loads the compiler
+
         map_leaves(tree, _require_no_array)
         begun = perf_counter()
         known = self._variants.setdefault(key, [])

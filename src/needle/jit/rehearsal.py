@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ class Rehearsal:
     """A variant's program on its state as it is, and on the arguments that it was compiled for.
 
     What is updated in place is updated in a copy. Random numbers are a stream of their own.
+
+    tensors  the arguments of a call; None for those that nobody holds any more
     """
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: Variant, tensors: Sequence[Any] = ()) -> None:
         self._new, self._address = runtime_function("new"), runtime_function("address")
         self._executable = variant.executable
-        self._arrays = [_now(leaf) for leaf in variant.leaves]
+        self._arrays = [_now(leaf, tensors) for leaf in variant.leaves]
         self._drawn = [
             np.asarray(getattr(np.random.RandomState(0), draw.name)(*draw.shape))
             for draw in variant.draws
@@ -68,9 +71,9 @@ class Rehearsal:
         return memory
 
 
-def _now(leaf: Leaf) -> NDArray:
-    """What a leaf holds now; zeros that lie alike, if it is an argument or gone."""
-    tensor = leaf.now(())
+def _now(leaf: Leaf, tensors: Sequence[Any]) -> NDArray:
+    """What a leaf holds now; zeros that lie alike, if it is gone."""
+    tensor = leaf.now(tensors)
     data = None if tensor is None else tensor.cached_data
     if isinstance(data, NDArray) and data._layout is leaf.layout:
         return data

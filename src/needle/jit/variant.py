@@ -17,6 +17,7 @@ from needle.jit.guards import make_guard
 from needle.jit.places import Place
 from needle.jit.tracing import Leaf, Output, Trace
 from needle.jit.trees import Hole, map_leaves, unflatten
+from needle.origins import current
 from needle.program.executable import Executable
 from needle.program.graph import Graph
 from needle.run_numbers import RunNumber
@@ -51,9 +52,12 @@ class Variant:
         varying: set[tuple[int, Any]],
     ) -> None:
         begun = perf_counter()
-        trace = _traced(function, tree, tensors, varying)
+        name = getattr(function, "__name__", "function")
+        with current.span("trace", name):
+            trace = _traced(function, tree, tensors, varying)
         self.trace_seconds = perf_counter() - begun
         used, updated = self._compile(trace)
+        self.executable.name = name
         self._keep_watch(trace, used, updated)
         trace.release()
 

@@ -24,6 +24,7 @@ from needle.optim.clipping import clip_grad_norm
 from needle.optim.options import LearningRate, Option
 from needle.optim.parameters import collect, items_of, label
 from needle.optim.state import fit, number_in, plain, require_dict
+from needle.origins import current
 from needle.run_numbers import Counting
 
 __all__ = ["Group", "Optimizer", "add_l2"]
@@ -110,7 +111,7 @@ class Optimizer(Counting):
         if modes.tracer is not None or self.t == 0:
             self._name_those_without_gradient()
         self.t += 1
-        with no_grad():
+        with no_grad(), current.span("step", f"{type(self).__name__}.step"):
             if is_lazy():  # all of them, and the state, in one go
                 values = [self._updated(p, grad, group) for p, grad, group in due]
                 realize(*values, *self._waiting_state())

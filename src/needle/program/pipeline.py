@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from needle import config
 from needle.errors import OptionError
+from needle.origins import current
 from needle.program.fuse import Fused, fuse
 from needle.program.graph import Graph, separate_outputs
 from needle.program.lower import Lowered, lower
@@ -80,7 +81,8 @@ class Passes:
     def __call__(self, run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a pass makes."""
         name, start = run.__name__, perf_counter()
-        made = run(*args, **kwargs)
+        with current.span("compile", name):
+            made = run(*args, **kwargs)
         self.seconds[name] = perf_counter() - start
         self.show(name, made)
         return made

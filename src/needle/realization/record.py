@@ -11,6 +11,7 @@ from needle.autograd.value import Edge, Value, _compute
 from needle.backend_ndarray.devices import cpu, making_traced
 from needle.backend_ndarray.ndarray import NDArray
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand, recorded, traced
+from needle.origins import Origin, current
 from needle.runtime.call import runtime_function
 
 __all__ = ["Record", "Source"]
@@ -40,11 +41,14 @@ class Record:
         """
         inputs = [self._read(edge) for edge in value._edges]
         known = len(self.checks)
+        current.origin = value._origin if isinstance(value._origin, Origin) else None
         try:
             with making_traced(self):
                 made = _compute(type(value), value.op, inputs)  # type: ignore[arg-type]
         except Exception:  # whatever it is, running the op on real arrays tells what it is
             made = None
+        finally:
+            current.origin = None
         if made is None or not all(map(_is_native, _row(made))):
             del self.checks[known:]
             return False
