@@ -39,7 +39,8 @@ class Schedule:
 
     def __str__(self) -> str:
         """The steps, stage by stage."""
-        return "\n".join(f"stage {i}:\n{listing(row)}" for i, row in enumerate(self.stages))
+        names: dict[Buffer, str] = {}
+        return "\n".join(f"stage {i}:\n{listing(row, names)}" for i, row in enumerate(self.stages))
 
     def _take(self, number: int, step: Step) -> None:
         ahead = self._ahead[number]

@@ -102,9 +102,12 @@ class Step:
         return [*self.writes, *(self.tail.places_written if self.tail is not None else ())]
 
 
-def listing(steps: Iterable[Step]) -> str:
-    """A line per step, for people: `b2 <- b0, b1+256: add(...)`, `in` and `out` from outside."""
-    names: dict[Buffer, str] = {}
+def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> str:
+    """A line per step, for people: `b2 <- given0, b1+256: add(...)`.
+
+    names  of buffers; those that are not there yet are added
+    """
+    names = {} if names is None else names
 
     def name(place: Place | int) -> str:
         if isinstance(place, int):
@@ -112,8 +115,8 @@ def listing(steps: Iterable[Step]) -> str:
         buffer = place.buffer
         if buffer not in names:
             kind = "constant" if buffer.address is not None else "b" if buffer.in_arena else "given"
-            number = len(names) if buffer.binding is None else buffer.binding
-            names[buffer] = f"{kind}{number}"
+            number = sum(other.startswith(kind) for other in names.values())
+            names[buffer] = f"{kind}{number if buffer.binding is None else buffer.binding}"
         return names[buffer] + (f"+{place.offset}" if place.offset else "")
 
     lines = []

@@ -36,9 +36,9 @@ def verify(made: Any, name: str) -> None:
     raise TypeError(f"verify: expected what a pass made, got {made!r}.")
 
 
-def _require(holds: bool, name: str, what: str) -> None:
+def _require(holds: bool, name: str, what: str, *details: Any) -> None:
     if not holds:
-        raise VerificationError(f"after {name}: expected {what}.")
+        raise VerificationError(f"after {name}: expected {what.format(*details)}.")
 
 
 # -- graphs ------------------------------------------------------------------------------------
@@ -49,21 +49,21 @@ def _(graph: Graph, name: str) -> None:
     """Sorted, each node once, operands inside the memory that they view, dtypes that fit."""
     seen: set[Node] = set()
     for node in graph.nodes:
-        _require(node not in seen, name, f"each node once, got twice {node!r}")
+        _require(node not in seen, name, "each node once, got twice {!r}", node)
         for operand in node.inputs:
-            _require(operand.node in seen, name, f"nodes after what they read, got first {node!r}")
+            _require(operand.node in seen, name, "nodes after what they read, got first {!r}", node)
             _verify_view(operand, name)
         _verify_node(node, name)
         seen.add(node)
     for operand in (*graph.outputs, *graph.checks):
-        _require(operand.node in seen, name, f"outputs among the nodes, got {operand.node!r}")
+        _require(operand.node in seen, name, "outputs among the nodes, got {!r}", operand.node)
         _verify_view(operand, name)
     given = {node for node in graph.nodes if node.primitive == "input"}
     if graph.inputs:
         _require(given <= set(graph.inputs), name, "all inputs to be handed over")
     for output, source in graph.updates.items():
         fits = output < len(graph.outputs) and source < len(graph.inputs)
-        _require(fits, name, f"updates by numbers there are, got {output}: {source}")
+        _require(fits, name, "updates by numbers there are, got {}: {}", output, source)
 
 
 def _verify_view(x: Operand, name: str) -> None:
@@ -74,7 +74,7 @@ def _verify_view(x: Operand, name: str) -> None:
     first = x.offset + sum(step for step in reach if step < 0)
     last = x.offset + sum(step for step in reach if step > 0)
     inside = first >= 0 and (last + 1) * view.itemsize <= memory.nbytes
-    _require(inside, name, f"views inside the memory of their node, got {x!r} of {x.node!r}")
+    _require(inside, name, "views inside the memory of their node, got {!r} of {!r}", x, x.node)
 
 
 def _verify_node(node: Node, name: str) -> None:
@@ -85,23 +85,23 @@ def _verify_node(node: Node, name: str) -> None:
         arrays = [x for x in operands if isinstance(x, Layout)]
         scalars = [x for x in operands if isinstance(x, Scalar)]
         same = [(x.shape, x.dtype) for x in arrays] == [(x.shape, x.dtype) for x in layouts]
-        _require(same, name, f"operands as they are described, got {layouts} in {node!r}")
-        _require(len(scalars) == len(node.numbers), name, f"a number for each scalar in {node!r}")
+        _require(same, name, "operands as they are described, got {} in {!r}", layouts, node)
+        _require(len(scalars) == len(node.numbers), name, "a number for each scalar in {}", given)
         fits = all(x.shape == node.layout.shape for x in arrays)
-        _require(fits, name, f"operands of the shape of the result in {node!r}, got {arrays}")
+        _require(fits, name, "operands of the shape of the result in {!r}, got {}", node, arrays)
     elif node.primitive == "reduce":
         kept = [n for axis, n in enumerate(layouts[0].shape) if axis not in given["axes"]]
         fits = prod(kept) == node.layout.size and layouts[0].dtype is not None
-        _require(fits, name, f"a result of the axes that are left in {node!r}")
+        _require(fits, name, "a result of the axes that are left in {!r}", node)
     elif node.primitive == "contract":
         _verify_contraction(node, name)
     elif node.primitive == "assign":
         *source, place = node.inputs
         same = place.node.layout.nbytes == node.layout.nbytes
-        _require(same, name, f"a write that leaves the size of its memory in {node!r}")
+        _require(same, name, "a write that leaves the size of its memory in {!r}", node)
         fits = all(x.layout.shape == place.layout.shape for x in source)
         _require(
-            fits and not place.layout.repeats, name, f"a source of the place's shape: {node!r}"
+            fits and not place.layout.repeats, name, "a source of the place's shape: {!r}", node
         )
 
 
@@ -116,7 +116,7 @@ def _verify_contraction(node: Node, name: str) -> None:
         and b[batch + k :] == out[batch + m :]
         and a[batch + m :] == b[batch : batch + k]
     )
-    _require(fits, name, f"axes of a, b and the result that fit, got {a}, {b} in {node!r}")
+    _require(fits, name, "axes of a, b and the result that fit, got {}, {} in {!r}", a, b, node)
 
 
 # -- units -------------------------------------------------------------------------------------
@@ -129,28 +129,28 @@ def _(fused: Fused, name: str) -> None:
     for unit in fused.units:
         _require(bool(unit.nodes), name, "units with nodes")
         for node in unit.nodes:
-            _require(node not in seen, name, f"each node in one unit, got twice {node!r}")
+            _require(node not in seen, name, "each node in one unit, got twice {!r}", node)
             seen.add(node)
             for x in node.inputs:
                 _require(
-                    x.node in seen, name, f"units after those that they read (no circle): {node!r}"
+                    x.node in seen, name, "units after those that they read (no circle): {!r}", node
                 )
         _verify_space(unit, name)
     missing = [node for node in fused.graph.nodes if node not in seen]
-    _require(not missing, name, f"each node in a unit, got none for {missing}")
+    _require(not missing, name, "each node in a unit, got none for {}", missing)
 
 
 def _verify_space(unit: Unit, name: str) -> None:
     space = unit.space
     if space is None:
-        _require(len(unit.nodes) == 1, name, f"units of one node where there is no loop: {unit!r}")
+        _require(len(unit.nodes) == 1, name, "units of one node where there is no loop: {!r}", unit)
         return
     for node in unit.nodes:
         axes = space.axes.get(node)
-        _require(axes is not None, name, f"digits for each node of a loop, got none for {node!r}")
+        _require(axes is not None, name, "digits for each node of a loop, got none for {!r}", node)
         assert axes is not None
         extents = tuple([prod(space.extents[digit] for digit in row or ()) for row in axes])
-        _require(extents == node.layout.shape, name, f"digits that make {node!r}, got {extents}")
+        _require(extents == node.layout.shape, name, "digits that make {!r}, got {}", node, extents)
 
 
 # -- steps -------------------------------------------------------------------------------------
@@ -171,21 +171,21 @@ def _(lowered: Lowered, name: str) -> None:
         if step.tail is not None:
             _verify_read(step.tail.reads, filled | made, step, name)
         for place in step.places_written:
-            _require(place.buffer not in constants, name, f"constants kept, got {step.title}")
+            _require(place.buffer not in constants, name, "constants kept, got {}", step.title)
             filled.add(place.buffer)
         for part in step.parts:
             _verify_words(part, name)
     for output in graph.outputs:
         buffer = buffers[output.node]
         fits = buffer.nbytes == output.layout.nbytes and buffer.binding is not None
-        _require(fits, name, f"an output in memory that is handed over: {output.node!r}")
-        _require(buffer in filled, name, f"outputs that are written: {output.node!r}")
+        _require(fits, name, "an output in memory that is handed over: {!r}", output.node)
+        _require(buffer in filled, name, "outputs that are written: {!r}", output.node)
 
 
 def _verify_read(reads: Iterable[Place | int], filled: set[Buffer], step: Step, name: str) -> None:
     for place in reads:
         if isinstance(place, Place):
-            _require(place.buffer in filled, name, f"writes before reads, got first {step.title}")
+            _require(place.buffer in filled, name, "writes before reads, got first {}", step.title)
 
 
 def _verify_words(step: Step, name: str) -> None:
@@ -193,11 +193,13 @@ def _verify_words(step: Step, name: str) -> None:
         if isinstance(place, Place):
             empty = not place.buffer.nbytes  # a view of nothing may begin anywhere
             inside = empty or 0 <= place.offset <= place.buffer.nbytes
-            _require(inside, name, f"places inside their buffers, got {place} in {step.title}")
+            _require(inside, name, "places inside their buffers, got {} in {}", place, step.title)
     pointers = len(step.reads) + len(step.writes)
     if not step.fused:
         fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
-        _require(fits, name, f"words for all that a kernel takes, got {pointers} in {step.title}")
+        _require(
+            fits, name, "words for all that a kernel takes, got {} in {}", pointers, step.title
+        )
 
 
 # -- stages ------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def _(schedule: Schedule, name: str) -> None:
     stage_of = {step: number for number, stage in enumerate(schedule.stages) for step in stage}
     count = sum(map(len, schedule.stages))
     same = count == len(stage_of) == len(schedule.steps) and set(stage_of) == set(schedule.steps)
-    _require(same, name, f"each of {len(schedule.steps)} steps once, got {count}")
+    _require(same, name, "each of {} steps once, got {}", len(schedule.steps), count)
     for stage in schedule.stages:
         _verify_stage(stage, name)
     written: dict[Buffer, int] = {}
@@ -218,10 +220,10 @@ def _(schedule: Schedule, name: str) -> None:
         now = stage_of[step]
         for place in step.places_read:
             late = now > written.get(place.buffer, -1)
-            _require(late, name, f"reads in a later stage than the write: {step.title}")
+            _require(late, name, "reads in a later stage than the write: {}", step.title)
         for place in step.places_written:
             late = now > max(written.get(place.buffer, -1), read.get(place.buffer, -1))
-            _require(late, name, f"writes in a later stage than what was there: {step.title}")
+            _require(late, name, "writes in a later stage than what was there: {}", step.title)
         for places, when in ((step.places_read, read), (step.places_written, written)):
             for place in places:
                 when[place.buffer] = max(now, when.get(place.buffer, -1))
@@ -234,22 +236,24 @@ def _verify_stage(stage: Iterable[Step], name: str) -> None:
     for step in stage:
         for place in step.places_written:
             other = writer.setdefault(place.buffer, step)
-            _require(other is step, name, f"one writer in a stage: {step.title}; {other.title}")
+            _require(other is step, name, "one writer in a stage: {}; {}", step.title, other.title)
     for step in stage:
         for place in step.places_read:
             other = writer.get(place.buffer, step)
-            _require(other is step, name, f"no read beside a write: {step.title}; {other.title}")
+            _require(other is step, name, "no read beside a write: {}; {}", step.title, other.title)
 
 
 def _verify_grant(schedule: Schedule, stage_of: dict[Step, int], new: Buffer, name: str) -> None:
     """What is overwritten was read by all before, and no fault can be found any more."""
     old = schedule.in_place[new]
     (writer,) = [s for s in schedule.steps if any(p.buffer is new for p in s.places_written)]
-    _require(writer.may_overwrite(old, new), name, f"a writer in place by elements: {writer.title}")
+    _require(
+        writer.may_overwrite(old, new), name, "a writer in place by elements: {}", writer.title
+    )
     for step in schedule.steps:
         touches = any(place.buffer is old for place in step.places_read) or step.error
         early = step is writer or not touches or stage_of[step] < stage_of[writer]
-        _require(early, name, f"reads before the memory is written again: {step.title}")
+        _require(early, name, "reads before the memory is written again: {}", step.title)
 
 
 # -- memory ------------------------------------------------------------------------------------
@@ -260,15 +264,17 @@ def _(plan: MemoryPlan, name: str) -> None:
     """Places of their own for buffers that are needed at the same time."""
     spans = sorted(plan.spans.values(), key=lambda span: span.offset)
     for number, span in enumerate(spans):
-        _require(span.offset % ALIGN == 0 <= span.offset, name, f"aligned buffers: {span.title}")
-        _require(0 <= span.first <= span.last < plan.stages, name, f"spans of stages: {span}")
+        _require(span.offset % ALIGN == 0 <= span.offset, name, "aligned buffers: {}", span.title)
+        _require(0 <= span.first <= span.last < plan.stages, name, "spans of stages: {}", span)
         for other in spans[number + 1 :]:
             if other.offset >= span.offset + span.buffer.nbytes:
                 break
             _require(
                 not span.meets(other) or not other.buffer.nbytes,
                 name,
-                f"no overlap of {span.title} and {other.title}",
+                "no overlap of {} and {}",
+                span.title,
+                other.title,
             )
     _require(all(s.offset + s.buffer.nbytes <= plan.total for s in spans), name, "room for all")
 
@@ -286,12 +292,12 @@ def _(built: Built, name: str) -> None:
 
 
 def _verify_call(call: Call, built: Built, name: str) -> None:
-    _require(call.kernel > 0 and call.tasks > 0, name, f"kernels with tasks, got {call}")
+    _require(call.kernel > 0 and call.tasks > 0, name, "kernels with tasks, got {}", call)
     for word in call.context:
         if isinstance(word, Bound):
-            _require(0 <= word.binding < built.bindings, name, f"bindings there are, got {word}")
+            _require(0 <= word.binding < built.bindings, name, "bindings there are, got {}", word)
         elif not isinstance(word, Variable):
-            _require(-(1 << 63) <= word < 1 << 63, name, f"words of 64 bits, got {word}")
+            _require(-(1 << 63) <= word < 1 << 63, name, "words of 64 bits, got {}", word)
     special = max(call.error, call.counter)
     fits = special < Word.ALL and (not special or len(call.context) == Word.ALL - 1)
-    _require(fits, name, f"{Word.ALL - 1} words of a context, got {len(call.context)}")
+    _require(fits, name, "{} words of a context, got {}", Word.ALL - 1, len(call.context))

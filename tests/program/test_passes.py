@@ -1,0 +1,180 @@
+"""The passes, one by one: what goes in, and what comes out, as texts in `golden/`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from recorded import graph_of, layout
+
+import needle as ndl
+from needle import config
+from needle.compiler import build
+from needle.compiler.code_cache import CodeCache
+from needle.errors import OptionError
+from needle.program.executable import Executable
+from needle.program.fuse import fuse
+from needle.program.graph import separate_outputs
+from needle.program.lower import lower
+from needle.program.pipeline import PASSES, compile_graph
+from needle.program.plan_memory import plan_memory
+from needle.program.schedule import schedule
+from needle.program.simplify import simplify
+
+pytestmark = pytest.mark.nd_mode
+nd = ndl.array_api
+
+
+def pair(before, after):
+    return f"{before}\n-- becomes\n{after}"
+
+
+# -- each pass ---------------------------------------------------------------------------------
+
+
+def test_simplify_has_equal_nodes_once(golden):
+    graph = graph_of(lambda x: nd.exp(x) + nd.exp(x), layout(2, 3))
+    golden("simplify_equal_nodes", pair(graph, simplify(graph)))
+
+
+def test_simplify_leaves_out_products_with_one(golden):
+    graph = graph_of(lambda x: nd.exp(x * 1.0) / 1.0, layout(2, 3))
+    golden("simplify_products_with_one", pair(graph, simplify(graph)))
+
+
+def test_simplify_has_filled_arrays_as_numbers(golden):
+    graph = graph_of(lambda x: x + nd.full_like(x, 3.0), layout(2, 3))
+    golden("simplify_filled_arrays", pair(graph, simplify(graph)))
+
+
+def test_simplify_keeps_what_differs_by_the_sign_of_zero():
+    graph = graph_of(lambda x: (x + 0.0, x + -0.0), layout(3))
+    assert len(simplify(graph).nodes) == len(graph.nodes)
+
+
+def test_outputs_get_memory_of_their_own(golden):
+    def function(x):
+        y = nd.exp(x)
+        return x, y, y, y[0]
+
+    graph = graph_of(function, layout(2, 3))
+    golden("separate_outputs", pair(graph, separate_outputs(graph)))
+
+
+def test_fuse_makes_a_softmax_one_loop(golden):
+    def softmax(x):
+        e = nd.exp(x - nd.max(x, axis=1, keepdims=True))
+        return e / nd.sum(e, axis=1, keepdims=True)
+
+    graph = graph_of(softmax, layout(4, 8))
+    golden("fuse_softmax", pair(graph, fuse(graph)))
+
+
+def test_fuse_leaves_a_contraction_beside_the_loop_that_follows(golden):
+    graph = graph_of(
+        lambda x, w, b: nd.maximum(x @ w + b, 0.0), layout(40, 64), layout(64, 48), layout(48)
+    )
+    golden("fuse_linear_layer", pair(graph, fuse(graph)))
+
+
+def test_lower_runs_a_loop_on_each_panel_of_a_contraction(golden):
+    graph = graph_of(
+        lambda x, w, b: nd.maximum(x @ w + b, 0.0), layout(40, 64), layout(64, 48), layout(48)
+    )
+    golden("lower_linear_layer", pair(graph, lower(fuse(graph))))
+
+
+def test_schedule_has_what_does_not_depend_on_each_other_in_one_stage(golden):
+    def function(x):
+        a, b = nd.cumsum(x, axis=1), nd.argmax(x, axis=1)
+        return nd.cumsum(a, axis=0), b
+
+    lowered = lower(fuse(separate_outputs(graph_of(function, layout(4, 8)))))
+    golden("schedule", pair(lowered, schedule(lowered)))
+
+
+def test_plan_memory_gives_a_place_again_that_nobody_needs_any_more(golden):
+    def function(x):
+        for axis in (0, 1, 0, 1):
+            x = nd.cumsum(x, axis=axis)
+        return x
+
+    stages = schedule(lower(fuse(graph_of(function, layout(16, 16)))))
+    plan = plan_memory(stages)
+    golden("plan_memory", pair(stages, plan))
+    assert plan.total == plan.peak == 2 * 16 * 16 * 4
+    assert plan.sum == 3 * 16 * 16 * 4
+
+
+def test_an_output_may_take_the_place_of_the_input_that_it_replaces():
+    graph = graph_of(lambda p, g: p - g * 0.1, layout(100), layout(100), updates={0: 0})
+    assert Executable(graph, graph.updates).in_place == [True]
+
+
+def test_an_output_stays_apart_where_another_still_reads_the_input():
+    graph = graph_of(lambda p: (p[::-1] * 2.0, nd.cumsum(p, axis=0)), layout(100))
+    built = Executable(graph, {0: 0})
+    assert built.in_place == [False, False]
+
+
+# -- all of them -------------------------------------------------------------------------------
+
+
+def test_each_pass_is_timed():
+    passes = compile_graph(graph_of(lambda x: nd.exp(x) + 1, layout(8))).passes
+    assert tuple(passes.seconds) == PASSES[1:]
+    assert all(seconds > 0 for seconds in passes.seconds.values())
+
+
+def test_passes_are_printed_if_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(config, "PRINT_AFTER", ("simplify", "plan_memory"))
+    compile_graph(graph_of(lambda x: nd.exp(x) + 1, layout(8)))
+    printed = capsys.readouterr().err
+    assert [line for line in printed.splitlines() if line.startswith("-- after")] == [
+        "-- after simplify",
+        "-- after plan_memory",
+    ]
+    assert "%1 = exp(float32[8]) -> float32[8] of (%0)" in printed
+
+
+@pytest.mark.parametrize("level, lines", [(0, 0), (1, 1), (2, 2)])
+def test_levels_of_debugging(monkeypatch, capsys, level, lines):
+    monkeypatch.setattr(config, "DEBUG", level)
+    compile_graph(graph_of(lambda x: nd.exp(x) + 1, layout(8)))
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_the_third_level_shows_all_passes(monkeypatch, capsys):
+    monkeypatch.setattr(config, "DEBUG", 3)
+    compile_graph(graph_of(lambda x: nd.exp(x) + 1, layout(8)))
+    assert capsys.readouterr().err.count("-- after") == len(PASSES)
+
+
+def test_the_fourth_level_shows_assembly_of_new_kernels(monkeypatch, capsys):
+    monkeypatch.setattr(config, "DEBUG", 4)
+    monkeypatch.setattr(build, "_cache", lambda: CodeCache("", None))
+
+    def function(x):  # which nobody else has
+        return nd.sqrt(nd.log1p(nd.exp(nd.sin(nd.tanh(nd.abs(x))))))
+
+    compile_graph(graph_of(function, layout(8)))
+    printed = capsys.readouterr().err
+    assert "-- kernel fused Body(" in printed and "kernel:" in printed
+
+
+def test_other_names_of_passes_are_refused(monkeypatch):
+    monkeypatch.setattr(config, "PRINT_AFTER", ("fuze",))
+    with pytest.raises(OptionError, match=r"NEEDLE_PRINT_AFTER: expected .* got 'fuze'. They are"):
+        compile_graph(graph_of(lambda x: nd.exp(x), layout(8)))
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [("NEEDLE_DEBUG", "5", "0 to 4"), ("NEEDLE_VERIFY", "yes", "0 to 1")],
+)
+def test_other_settings_are_refused(name, value, expected):
+    code = f"import os; os.environ[{name!r}] = {value!r}; import needle.config"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert f"{name}: expected a number from {expected}, got {value!r}." in done.stderr
