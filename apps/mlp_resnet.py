@@ -1,4 +1,8 @@
-"""A residual network of linear layers on MNIST: the course's second exercise."""
+"""A residual network of linear layers on MNIST: the course's second exercise.
+
+Its steps are compiled, once for all epochs of a model and an optimiser; not within
+`with ndl.disable_jit():`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 
 import needle as ndl
 from needle import nn
+from needle.jit.steps import lasting_step
 from needle.models import MLPResNet, ResidualBlock
 
 __all__ = ["MLPResNet", "ResidualBlock", "epoch", "train_mnist"]
@@ -27,23 +32,26 @@ def epoch(
     """
     np.random.seed(4)
     model.train(opt is not None)
-    loss_function = nn.SoftmaxLoss()
+    step = lasting_step(_classifier, model, nn.SoftmaxLoss, opt)
     device = model.parameters()[0].device
     wrong, total, examples = 0, 0.0, 0
     for x, y in dataloader:
-        x, y = x.to(device), y.to(device)
-        with ndl.enable_grad() if opt else ndl.no_grad():
-            logits = model(x)
-            loss = loss_function(logits, y)
-        if opt:
-            opt.reset_grad()
-            loss.backward(create_graph=False)
-            opt.step()
+        loss, wrong_here = step(x.to(device), y.to(device))
         size = y.shape[0]
-        wrong += int((logits.numpy().argmax(axis=1) != y.numpy()).sum())
+        wrong += int(wrong_here.item())
         total += loss.item() * size
         examples += size
     return wrong / examples, total / examples
+
+
+def _classifier(model: nn.Module, loss_function: nn.Module) -> Any:
+    """From a batch x (B, ...), y (B,) to its mean loss and how many are taken for another class."""
+
+    def classify(x: ndl.Tensor, y: ndl.Tensor) -> tuple[ndl.Tensor, ndl.Tensor]:
+        logits = model(x)
+        return loss_function(logits, y), ndl.not_equal(ndl.argmax(logits, 1), y).sum()
+
+    return classify
 
 
 def train_mnist(

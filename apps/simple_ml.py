@@ -1,4 +1,8 @@
-"""The course's training loops: a two-layer network, CIFAR-10 and Penn Treebank."""
+"""The course's training loops: a two-layer network, CIFAR-10 and Penn Treebank.
+
+Their steps are compiled, once for all epochs of a model and an optimiser; not within
+`with ndl.disable_jit():`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import needle as ndl
 from needle import nn
 from needle.data.datasets.mnist_dataset import read_mnist
 from needle.errors import OptionError
+from needle.jit import jit
+from needle.jit.steps import lasting_step
 from needle.nn.checks import require_positive, require_tensors
 
 __all__ = [
@@ -75,15 +81,28 @@ def nn_epoch(
     """
     require_positive("nn_epoch", batch=batch)
     _require_trainable(W1=W1, W2=W2)
-    loss_function = ndl.nn.SoftmaxLoss()  # softmax_loss for class ids, as one op
+    rates = [ndl.Tensor(lr, device=W.device, dtype=W.dtype, requires_grad=False) for W in (W1, W2)]
     for start in range(0, len(y), batch):
         x = ndl.Tensor(X[start : start + batch], device=W1.device, requires_grad=False)
         classes = ndl.Tensor(y[start : start + batch], device=W1.device, requires_grad=False)
-        loss = loss_function(ndl.relu(x @ W1) @ W2, classes)
-        loss.backward(create_graph=False)
-        for W in (W1, W2):
-            W.data = W.detach() + W.grad * -lr
+        _descend(x, classes, W1, W2, *rates)
     return W1, W2
+
+
+@jit
+def _descend(
+    x: ndl.Tensor,
+    y: ndl.Tensor,
+    W1: ndl.Tensor,
+    W2: ndl.Tensor,
+    rate1: ndl.Tensor,
+    rate2: ndl.Tensor,
+) -> None:
+    """One step of gradient descent. The rates are Tensors so that no other one compiles anew."""
+    loss = _SOFTMAX_LOSS(ndl.relu(x @ W1) @ W2, y)  # softmax_loss for class ids, as one op
+    loss.backward(create_graph=False)
+    for W, rate in ((W1, rate1), (W2, rate2)):
+        W.data = W.detach() - W.grad * rate
 
 
 def _require_trainable(**weights: ndl.Tensor) -> None:
@@ -118,15 +137,11 @@ def epoch_general_cifar10(
     """
     np.random.seed(4)
     model.train(opt is not None)
-    loss_fn, device = _instance(loss_fn), _device(model)
+    step, device = lasting_step(_classifier, model, loss_fn, opt), _device(model)
     right, total, examples = 0, 0.0, 0
     for x, y in dataloader:
-        x, y = x.to(device), y.to(device)
-        with _graph_only_for(opt):
-            logits = model(x)
-            loss = loss_fn(logits, y)
-        _step(opt, loss)
-        right += _right(logits, y)
+        loss, right_here = step(x.to(device), y.to(device))
+        right += int(right_here.item())
         total += loss.item() * y.size
         examples += y.size
     if examples == 0:
@@ -190,16 +205,13 @@ def epoch_general_ptb(
     np.random.seed(4)
     require_positive("epoch_general_ptb", seq_len=seq_len)
     model.train(opt is not None)
-    loss_fn, device = _instance(loss_fn), device or _device(model)
+    step = lasting_step(_predictor, model, loss_fn, opt, clip)
+    device = device or _device(model)
     right, total, words, h = 0, 0.0, 0, None
     for i in range(0, _last_row(data), seq_len):
         x, y = ndl.data.get_batch(data, i, seq_len, device=device, dtype=dtype)
-        with _graph_only_for(opt):
-            logits, h = model(x, h)
-            loss = loss_fn(logits, y)
-        h = _detached(h)
-        _step(opt, loss, clip)
-        right += _right(logits, y)
+        loss, right_here, h = step(x, y, h)
+        right += int(right_here.item())
         total += loss.item() * y.size
         words += y.size
     return right / words, total / words
@@ -247,31 +259,32 @@ def evaluate_ptb(
 # -- what the two share --------------------------------------------------------------------------
 
 
-def _instance(loss_fn: Any) -> Any:
-    """A loss's instance; the course hands over the class, in some years the instance."""
-    return loss_fn() if isinstance(loss_fn, type) else loss_fn
+def _classifier(model: nn.Module, loss_function: Any) -> Any:
+    """From a batch x (B, ...), y (B,) to its mean loss and how many of it are right."""
+
+    def classify(x: ndl.Tensor, y: ndl.Tensor) -> tuple[ndl.Tensor, ndl.Tensor]:
+        logits = model(x)
+        return loss_function(logits, y), _right(logits, y)
+
+    return classify
+
+
+def _predictor(model: nn.Module, loss_function: Any) -> Any:
+    """From words x (T, B), those after them y (T · B,) and the state to loss, right ones, state."""
+
+    def predict(x: ndl.Tensor, y: ndl.Tensor, h: Any) -> tuple[ndl.Tensor, ndl.Tensor, Any]:
+        logits, h = model(x, h)
+        return loss_function(logits, y), _right(logits, y), _detached(h)
+
+    return predict
 
 
 def _device(model: nn.Module) -> Any:
     return next((p.device for p in model.parameters()), ndl.default_device())
 
 
-def _graph_only_for(opt: ndl.optim.Optimizer | None) -> Any:
-    return ndl.no_grad() if opt is None else ndl.enable_grad()
-
-
-def _step(opt: ndl.optim.Optimizer | None, loss: ndl.Tensor, clip: float | None = None) -> None:
-    if opt is None:
-        return
-    opt.reset_grad()
-    loss.backward(create_graph=False)
-    if clip is not None:
-        opt.clip_grad_norm(clip)
-    opt.step()
-
-
-def _right(logits: ndl.Tensor, y: ndl.Tensor) -> int:
-    return int((logits.numpy().argmax(axis=1) == y.numpy()).sum())
+def _right(logits: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+    return ndl.equal(ndl.argmax(logits, 1), y).sum()
 
 
 def _detached(h: Any) -> Any:

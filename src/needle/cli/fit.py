@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from needle import optim
 from needle.autograd import Tensor
 from needle.cli.task import Batch, Progress, Record, Task
 from needle.errors import NonFiniteError
+from needle.jit.steps import training_step
 
 __all__ = ["Fit", "Interrupt", "interrupt_after_step"]
 
@@ -72,7 +72,7 @@ class Fit:
         self.save_every, self.show_progress = save_every, show_progress
         self.is_evaluated = False  # whether the weights are those of the last evaluation
         self._finite: dict[str, Tensor] = {}
-        self._train = task.compiled(_step(task.objective(), task.optimizer, task.clip))
+        self._train = task.compiled(training_step(task.objective(), task.optimizer, task.clip))
 
     def run(self) -> None:
         """Train. Raises NonFiniteError for a loss of NaN or Inf, with the last finite weights."""
@@ -159,20 +159,3 @@ class Fit:
             f"loss: expected a finite number, got {loss} {when}. "
             f"Lower --lr (it is {self.task.optimizer.lr:g})."
         )
-
-
-def _step(
-    objective: Callable[..., Any], optimizer: optim.Optimizer, clip: float | None
-) -> Callable[..., Any]:
-    """One step of the optimiser: a function that gives what `objective` gives."""
-
-    def step(*arguments: Any) -> Any:
-        loss, *found = objective(*arguments)
-        optimizer.reset_grad()
-        loss.backward(create_graph=False)
-        if clip is not None:
-            optimizer.clip_grad_norm(clip)
-        optimizer.step()
-        return loss, *found
-
-    return step

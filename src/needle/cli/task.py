@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from needle import nn, optim
-from needle.autograd import no_grad
 from needle.jit import jit
+from needle.jit.steps import evaluation_step
 
 __all__ = ["Batch", "Count", "Progress", "Record", "Task", "compiling"]
 
@@ -161,13 +161,7 @@ class Task(ABC):
     @cached_property
     def measure(self) -> Callable[..., Any]:
         """`objective` without a graph, for evaluation."""
-        objective = self.objective()
-
-        def measure(*arguments: Any) -> Any:
-            with no_grad():
-                return objective(*arguments)
-
-        return self.compiled(measure)
+        return self.compiled(evaluation_step(self.objective()))
 
     # -- asked when checkpoints are written and read -------------------------------------------
 
