@@ -14,6 +14,7 @@ from needle.compiler.kernels.fused_body import (
     Load,
     Number,
     Reduce,
+    Scalar,
     Store,
 )
 from needle.compiler.kernels.monoid import Monoid
@@ -187,8 +188,12 @@ class _Region:
 
     def _apply(self, v: Apply, inputs: list[Value]) -> Value:
         code = self.code
-        given = [code.convert(x, to) for x, to in zip(inputs, v.compute, strict=True)]
-        return code.convert(functions.apply(code, v.name, *given), v.dtype)
+        given = [
+            # a number has the array's dtype, as in NumPy: beside float16, 70000 is infinite
+            (_as_stored if isinstance(self.body.values[i], Scalar) else Code.convert)(code, x, to)
+            for i, x, to in zip(v.inputs, inputs, v.compute, strict=True)
+        ]
+        return _as_stored(code, functions.apply(code, v.name, *given), v.dtype)
 
     # -- a pass --------------------------------------------------------------------------------
 
@@ -226,7 +231,7 @@ class _Region:
                 step(at + turn * lanes, lanes, None, turn)
         code.strip(whole, right, lanes, step, masked=self._has_masks(number))
         for i in reduces:
-            self.narrow[i] = totals[i].result()
+            self.narrow[i] = _as_stored(code, totals[i].result(), body.values[i].dtype)
 
     def _has_masks(self, number: int) -> bool:
         """Whether all that a pass reads and writes can be masked."""
@@ -254,6 +259,13 @@ class _Region:
         before = code.load(place, store.dtype, at, x.lanes, mask)
         begins = (self.row_number % chunk).equals(0)
         code.store(code.select(begins, x, before + x), place, store.dtype, at, mask)
+
+
+def _as_stored(code: Code, x: Value, dtype: str) -> Value:
+    """What memory would hold: rounded to 16 bits where the dtype has no more."""
+    if dtype in half.STORAGE:
+        return half.rounded(code, x, dtype)
+    return code.convert(x, dtype)
 
 
 def _kept_dtype(dtype: str) -> str:
