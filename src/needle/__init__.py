@@ -55,6 +55,7 @@ from needle.init import (
     zeros,
     zeros_like,
 )
+from needle.inspection.profiling import profile
 from needle.ops import *  # noqa: F403  # every operator, as its own __all__ lists them
 from needle.runtime.threads import get_num_threads, set_num_threads
 from needle.serialization import load, save
@@ -100,6 +101,7 @@ __all__ = [
     "ones_like",
     "ops",
     "optim",
+    "profile",
     "rand",
     "randn",
     "realize",

@@ -55,7 +55,7 @@ class _Current(threading.local):
 
     def span(self, kind: str, name: str) -> AbstractContextManager[None]:
         """Let the profile, if there is one, know how long the block takes."""
-        return _NOTHING if self.profile is None else self.profile.span(kind, name)  # type: ignore[no-any-return]
+        return _NOTHING if self.profile is None else self.profile.span(kind, name)
 
 
 current = _Current()

@@ -128,7 +128,7 @@ class DataLoader:
         epoch = epoch.go_on() if epoch is not None and epoch.waiting else self._begin()
         self._epoch, self._order = epoch, epoch.order
         batches = self._batches(epoch)
-        return batches if current.profile is None else current.profile.loading(batches)  # type: ignore[no-any-return]
+        return batches if current.profile is None else current.profile.loading(batches)
 
     def _begin(self) -> Epoch:
         number, length = self._next_number, self._dataset_length()

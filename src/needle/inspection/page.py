@@ -6,7 +6,7 @@ import base64
 import json
 import linecache
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -16,6 +16,7 @@ from needle.inspection.explanation import Explanation, Kernel, grouped, where_te
 from needle.inspection.page_charts import memory_chart, timeline_chart
 from needle.inspection.page_graph import inner_graph, kernel_graph, role_of
 from needle.inspection.words import count_text, size_text, time_text
+from needle.program.steps import Place
 
 __all__ = ["page"]
 
@@ -211,7 +212,7 @@ def _data(explanation: Explanation) -> dict[str, Any]:
             graphs.append(picture)
         for kernel in group:
             number = len(graphs) - 1 if picture is not None else None
-            kernels[kernel.facts.number] = _kernel(kernel, number)
+            kernels[kernel.facts.number] = _kernel(kernel, number, explanation.names)
     slowest = max(explanation.kernels, key=lambda kernel: kernel.seconds, default=None)
     addresses = {code for kernel in explanation.kernels for code in kernel.facts.codes}
     return {
@@ -222,11 +223,13 @@ def _data(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _kernel(kernel: Kernel, graph: int | None) -> dict[str, Any]:
+def _kernel(kernel: Kernel, graph: int | None, given: Mapping[int, str]) -> dict[str, Any]:
     facts = kernel.facts
     described = [
         ("what it is", f"{facts.kind}, in stage {facts.stage}, {facts.tasks} tasks"),
         ("operators", ", ".join(f"{name} ({count})" for name, count in facts.ops)),
+        ("reads from outside", _named(facts.step.places_read, given)),
+        ("writes for outside", _named(facts.step.places_written, given)),
         ("work", f"{facts.flops:,} operations"),
         ("memory", f"{facts.read:,} bytes read, {facts.written:,} written"),
         (
@@ -243,6 +246,13 @@ def _kernel(kernel: Kernel, graph: int | None) -> dict[str, Any]:
         "graph": graph,
         "codes": [(name, str(code)) for name, code in zip(names, facts.codes, strict=False)],
     }
+
+
+def _named(places: Iterable[Place], given: Mapping[int, str]) -> str:
+    """Inputs and outputs of the program among some places."""
+    bindings = [place.buffer.binding for place in places]
+    names = [given.get(number, f"binding {number}") for number in bindings if number is not None]
+    return ", ".join(dict.fromkeys(names)) or "nothing"
 
 
 def _source(kernel: Kernel) -> Iterator[str]:
