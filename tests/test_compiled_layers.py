@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from compiled_runs import both_ways, kinds, loss_of, tensors_in
 
 import needle as ndl
-from needle import nn
+from needle import errors, models, nn
+from needle.jit import jit
+from needle.testing import assert_close
 
 pytestmark = pytest.mark.nd_mode
 
@@ -293,10 +296,222 @@ def train(row: Row, wrap: Callable[[Any], Any], steps: int = 3) -> list[Any]:
 
 def _tensor(array: Any) -> ndl.Tensor:
     array = np.asarray(array)
-    return ndl.Tensor(array, dtype=array.dtype, requires_grad=array.dtype == np.float32)
+    return ndl.Tensor(array, dtype=array.dtype, requires_grad=array.dtype.kind == "f")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_layer_trains_compiled_as_it_does_eagerly(row: Row):
     (step,) = both_ways(lambda wrap: train(row, wrap), str(row))
     assert kinds(step) == 1, "one program serves all steps"
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def images(*shape: int) -> Arrays:
+    return lambda rng: [rng.randn(*shape)]
+
+
+def language_model(kind: str) -> Row:
+    def make() -> nn.Module:
+        return models.LanguageModel(6, 11, 4, 2, kind, seq_len=5, dropout=0.2)
+
+    return Row(make, ids(11, 5, 2), name=f"LanguageModel({kind})")
+
+
+MODELS = [
+    row(models.TwoLayerNet, floats(3, 2, 4), 8, 5, 3),
+    row(models.MLPResNet, floats(4, 6), 6, 5, 1, 3, drop_prob=0.2),
+    row(models.ResidualBlock, floats(4, 6), 6, 3),
+    row(models.ConvBN, IMAGE, 4, 3, 3, 2),
+    row(models.BasicBlock, IMAGE, 4, 6, 2),
+    row(models.ResNet9, images(4, 3, 32, 32), dtype="float64"),
+    row(models.ResNet18, images(4, 3, 8, 8), dtype="float64"),
+    *[language_model(kind) for kind in ("rnn", "lstm", "gru", "transformer")],
+    row(models.GPT, ids(11, 2, 5), 11, 6, 2, 2, 8, 0.2),
+    row(models.GPT, ids(11, 2, 5), 11, 6, 1, 2, 8, bias=False, tied=False, positions="rotary"),
+]
+
+
+def test_every_model_has_a_row():
+    public = {name for name in models.__all__ if not name.endswith(("_foreign", "foreign_state"))}
+    assert public == {str(row).partition("(")[0] for row in MODELS}
+
+
+@pytest.mark.parametrize("row", MODELS, ids=str)
+def test_model_trains_compiled_as_it_does_eagerly(row: Row):
+    # batch norm of few small images magnifies roundings a lot
+    bounds = {"rtol": 1e-9, "atol": 1e-9} if "float64" in str(row) else {}
+    (step,) = both_ways(lambda wrap: train(row, wrap, 2), str(row), **bounds)
+    assert kinds(step) == 1
+
+
+# -- state that grows ------------------------------------------------------------------------------
+
+
+def with_a_cache(wrap: Callable[[Any], Any]) -> list[Any]:
+    """Tokens one by one: the cache is longer at each call."""
+    attention, cache = nn.Attention(8, 2), nn.KeyValueCache()
+    tokens = ndl.init.randn(2, 4, 8)
+
+    @wrap
+    def step(x: ndl.Tensor) -> ndl.Tensor:
+        with ndl.no_grad():
+            return attention(x, cache=cache, causal=True)
+
+    found = [step(tokens[:, t : t + 1]) for t in range(4)]
+    return [y.numpy() for y in (*found, cache.keys, cache.values)]
+
+
+def test_key_value_cache_grows_in_a_compiled_function():
+    both_ways(with_a_cache, "cache")
+
+
+def with_rooms(wrap: Callable[[Any], Any]) -> list[Any]:
+    """A cache of many keys, which eager steps keep in memory with room for more."""
+    cache, width = nn.KeyValueCache(), 1 << 15
+
+    def append(keys: ndl.Tensor) -> ndl.Tensor:
+        with ndl.no_grad():
+            return cache.append(keys, keys * 2)[1].sum(-1)
+
+    compiled = wrap(append)
+    keys = [ndl.init.randn(1, 1, 2, width) for _ in range(4)]
+    found = [append(keys[0]), append(keys[1]), compiled(keys[2]), append(keys[3])]
+    return [y.numpy() for y in (*found, cache.keys, cache.values)]
+
+
+def test_cache_with_room_goes_on_eager_after_a_compiled_step():
+    both_ways(with_rooms, "cache", rtol=1e-4, atol=1e-3)
+
+
+def with_a_memory(wrap: Callable[[Any], Any]) -> list[Any]:
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 12), 1).eval()
+    caches, targets = decoder.new_cache(), ndl.init.randn(2, 3, 8)
+
+    @wrap
+    def step(x: ndl.Tensor, memory: ndl.Tensor) -> ndl.Tensor:
+        with ndl.no_grad():
+            return decoder(x, memory, cache=caches)
+
+    memory = ndl.init.randn(2, 4, 8)
+    return [step(targets[:, t : t + 1], memory).numpy() for t in range(3)]
+
+
+def test_decoder_with_caches_projects_its_memory():
+    both_ways(with_a_memory, "decoder")
+
+
+# -- lengths that are not known while a function is traced -----------------------------------------
+
+
+def padded_again(wrap: Callable[[Any], Any]) -> list[Any]:
+    x = ndl.init.randn(5, 3, 2)
+
+    @wrap
+    def run(x: ndl.Tensor, lengths: ndl.Tensor) -> Any:
+        sequences = nn.PackedSequence(x, lengths)
+        y, n = nn.pad_packed_sequence(
+            sequences.reversed(), batch_first=True, padding_value=7.0, total_length=6
+        )
+        return y, n, sequences.last(), sequences.masked()
+
+    given = [[5, 1, 3], [2, 4, 2]]
+    found = [run(x, ndl.Tensor(lengths, dtype="int64")) for lengths in given]
+    return [y.numpy() for results in found for y in results]
+
+
+def test_packed_sequences_follow_their_lengths():
+    (run,) = both_ways(padded_again, "sequences")
+    assert kinds(run) == 1
+
+
+def test_lists_of_lengths_are_looked_at_before_each_call():
+    rnn, x = nn.GRU(2, 3), ndl.init.randn(5, 2, 2)
+    run = jit(lambda x, lengths: rnn(x, lengths=lengths)[0])
+    for lengths in ([5, 2], [1, 4], [5, 2]):
+        assert_close(run(x, lengths), rnn(x, lengths=lengths)[0])
+
+
+@pytest.mark.parametrize("lengths", [[6, 1], [1, 0], [2.5, 1]])
+def test_lengths_that_do_not_fit_raise_what_eager_raises(lengths: list[float]):
+    x = ndl.init.randn(5, 2, 2)
+    run = jit(lambda x, lengths: nn.PackedSequence(x, lengths).masked())
+    given = ndl.Tensor(lengths, dtype="float32")
+    with pytest.raises(errors.NeedleError, match="lengths: expected") as eager:
+        nn.PackedSequence(x, given)
+    with pytest.raises(type(eager.value), match=re.escape(str(eager.value))):
+        run(x, given)
+
+
+@pytest.mark.parametrize(
+    ("function", "way_out"),
+    [
+        (lambda x, n: nn.pack_padded_sequence(x, n).padded, r"PackedSequence\(x, lengths\)"),
+        (lambda x, n: nn.pad_packed_sequence(nn.PackedSequence(x, n))[0], "total_length"),
+        (lambda x, n: nn.unpad_sequence(x, n), "PackedSequence keeps them"),
+    ],
+)
+def test_what_is_as_long_as_the_longest_sequence_is_refused(function: Any, way_out: str):
+    x, n = ndl.init.randn(5, 2, 2), ndl.Tensor([3, 2], dtype="int64")
+    with pytest.raises(errors.NeedleError, match=f"expected lengths whose values.*{way_out}"):
+        jit(function)(x, n)
+
+
+# -- values that are found wrong -------------------------------------------------------------------
+
+
+BAD_TARGETS = [
+    (nn.SoftmaxLoss(), [0.0, 4.0]),
+    (nn.SoftmaxLoss(), [0.0, -1.0]),
+    (nn.SoftmaxLoss(), [0.0, np.nan]),
+    (nn.CrossEntropyLoss(), [0.0, 4.0]),
+    (nn.CrossEntropyLoss(), [np.inf, 1.0]),
+    (nn.CrossEntropyLoss(), [[1.5, 0, 0, 0], [0, 0, 0, 1]]),
+    (nn.BCEWithLogitsLoss(), [[1.5, 0, 0, 0], [0, 0, 0, 1]]),
+    (nn.BCEWithLogitsLoss(), [[np.nan, 0, 0, 0], [0, 0, 0, 1]]),
+]
+
+
+@pytest.mark.parametrize(("loss", "target"), BAD_TARGETS)
+def test_bad_target_raises_what_eager_raises_and_changes_nothing(loss: Any, target: Any):
+    model, x = nn.Linear(3, 4), ndl.init.randn(2, 3)
+    optimizer = ndl.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+        optimizer.reset_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+        return value
+
+    before = model.weight.numpy()
+    y = ndl.Tensor(np.array(target), dtype="float32", requires_grad=False)
+    with pytest.raises(errors.OutOfRangeError) as eager:
+        step(x, y)
+    with pytest.raises(errors.OutOfRangeError, match=re.escape(str(eager.value))):
+        jit(step)(x, y)
+    np.testing.assert_array_equal(model.weight.numpy(), before)
+    assert optimizer.t == 0
+
+
+def test_ids_without_a_row_raise_what_eager_raises():
+    table, ids = nn.Embedding(3, 2), ndl.Tensor([0, 3], dtype="int64")
+    with pytest.raises(errors.OutOfRangeError, match="no row 3"):
+        jit(lambda ids: table(ids))(ids)
+
+
+@pytest.mark.parametrize("values", [[[0.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]], [[-1.0, 0.0]]])
+def test_mask_of_floats_made_of_bools_is_refused_as_in_eager_mode(values: Any):
+    q, mask = ndl.init.randn(1, 2, 4), ndl.Tensor(values, requires_grad=False)
+
+    def attend(q: ndl.Tensor, mask: ndl.Tensor) -> Any:
+        return ndl.scaled_dot_product_attention(q, q, q, mask)
+
+    try:
+        expected = attend(q, mask)
+    except errors.DTypeError as error:
+        with pytest.raises(errors.DTypeError, match=re.escape(str(error))):
+            jit(attend)(q, mask)
+    else:
+        assert_close(jit(attend)(q, mask), expected)
