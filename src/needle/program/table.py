@@ -8,7 +8,6 @@ from needle.program.lower import Lowered
 from needle.program.plan_memory import MemoryPlan
 from needle.program.schedule import Schedule
 from needle.program.steps import Place, Step
-from needle.runtime.call import runtime_function
 from needle.runtime.program import Bound, Call, Program, Variable
 from needle.runtime.threads import get_num_threads
 
@@ -28,15 +27,14 @@ class Built:
     """A program that can run.
 
     calls     stage by stage, beside the steps of the schedule
-    bindings  how many memories are handed over at each run: inputs, then outputs
-    arena     the bytes that its own memory has, and where that begins
+    bindings  how many memories are handed over at each run: inputs, outputs, the arena
+    arena     the bytes of that
     """
 
     program: Program
     calls: list[list[Call]]
     bindings: int
     arena: int
-    base: int
 
     def __str__(self) -> str:
         """A line per call: the kernel's address, and into how many tasks it is cut."""
@@ -49,25 +47,23 @@ class Built:
 
 
 def build(lowered: Lowered, schedule: Schedule, memory: MemoryPlan) -> Built:
-    """The table that the program is run from, and its arena."""
+    """The table that the program is run from."""
     return _Builder(lowered, memory).build(schedule)
 
 
 class _Builder:
     def __init__(self, lowered: Lowered, memory: MemoryPlan) -> None:
         self.lowered, self.memory = lowered, memory
-        self.arena = runtime_function("new")(memory.total)
-        self.base: int = runtime_function("address")(self.arena)
+        self.bindings = len(lowered.graph.inputs) + len(lowered.graph.outputs)
 
     def build(self, schedule: Schedule) -> Built:
         calls = [[self._call(step) for step in stage] for stage in schedule.stages]
-        graph = self.lowered.graph
-        bindings = len(graph.inputs) + len(graph.outputs)
         buffers = self.lowered.buffers.values()
         constants = [buffer.keep for buffer in buffers if buffer.keep is not None]
         nanoseconds = sum(step.prepared.nanoseconds for stage in schedule.stages for step in stage)
-        program = Program(calls, bindings, (self.arena, constants), nanoseconds)
-        return Built(program, calls, bindings, self.memory.total, self.base)
+        arena = self.memory.total
+        program = Program(calls, self.bindings, constants, nanoseconds, arena)
+        return Built(program, calls, self.bindings + 1, arena)
 
     def _call(self, step: Step) -> Call:
         tasks = min(step.prepared.tasks, get_num_threads())
@@ -102,8 +98,8 @@ class _Builder:
             return Bound(buffer.binding, place.offset)
         if buffer.address is not None:
             return buffer.address + place.offset
-        return self.base + self.memory.spans[buffer].offset + place.offset
+        return Bound(self.bindings, self.memory.spans[buffer].offset + place.offset)
 
-    def _scratch_of(self, step: Step) -> int:
+    def _scratch_of(self, step: Step) -> int | Bound:
         room = self.memory.scratch.get(step)
-        return 0 if room is None else self.base + self.memory.spans[room].offset
+        return 0 if room is None else Bound(self.bindings, self.memory.spans[room].offset)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
+from needle.runtime.arenas import shared_arenas
 from needle.runtime.call import builtin, runtime_address
 from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
 from needle.runtime.threads import get_num_threads
@@ -71,7 +72,9 @@ class Call:
 class Program:
     """Stages of calls, laid out for native code; `run(memory, offset, ...)` runs them.
 
-    keep  what the addresses in the contexts depend on; held as long as the program is
+    bindings  how many memories each run brings. One more, the last, is the arena
+    arena     bytes of that, in which nothing stays from run to run
+    keep      what the addresses in the contexts depend on; held as long as the program is
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class Program:
         bindings: int,
         keep: Any = None,
         nanoseconds: float = float("inf"),
+        arena: int = 0,
     ) -> None:
         self._keep, self._lock = keep, Lock()
-        layout = _Table(stages, bindings, nanoseconds)
+        self._arena, self._arenas = arena, shared_arenas()
+        layout = _Table(stages, bindings + 1, nanoseconds)
         self._words = layout.words()
         self._variables, self.tasks = layout.variables, layout.tasks
         table = struct.pack("q", self._words.ctypes.data)
@@ -98,18 +103,24 @@ class Program:
 
         False where a kernel found fault with a value; the stages after it did not run.
         """
-        with self._lock:
-            return self._run(*bindings)  # type: ignore[no-any-return]
+        arena = self._arenas.take(self._arena)
+        try:
+            with self._lock:
+                return self._run(*bindings, arena, 0)  # type: ignore[no-any-return]
+        finally:
+            self._arenas.give(arena)
 
     def run_timed(self, *bindings: Any) -> tuple[bool, np.ndarray[Any, Any]]:
         """`run`, and of each task, call by call: begin, end (ns), and the number of its thread."""
         times = np.zeros((self.tasks, TIME_WORDS), np.int64)
+        arena = self._arenas.take(self._arena)
         with self._lock:
             self._words[Head.TIMES_AT] = times.ctypes.data
             try:
-                return self._run(*bindings), times
+                return self._run(*bindings, arena, 0), times
             finally:
                 self._words[Head.TIMES_AT] = 0
+                self._arenas.give(arena)
 
 
 @dataclass(frozen=True)
