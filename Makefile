@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What is about NDArrays alone says the same in both modes.
-ND_TESTS := tests/compiler tests/runtime tests/ndarray
+ND_TESTS := tests/compiler tests/runtime tests/ndarray tests/jit
 
 .PHONY: help train test tiny parity fuzz lint types docs bench bench-text check-python clean
 

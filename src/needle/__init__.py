@@ -13,8 +13,7 @@ from needle import startup as startup  # first: what else goes wrong here, it pu
 
 # isort: split
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from needle import autograd, errors, init, nn, ops
 from needle.autograd import (
@@ -63,10 +62,12 @@ from needle.version import __version__
 
 if TYPE_CHECKING:
     from needle import data, optim
+    from needle.jit import JitError, disable_jit, jit
 
 __all__ = [
     "BACKEND",
     "Device",
+    "JitError",
     "NDArray",
     "Op",
     "Tensor",
@@ -85,6 +86,7 @@ __all__ = [
     "data",
     "default_device",
     "detect_anomaly",
+    "disable_jit",
     "enable_grad",
     "errors",
     "from_dlpack",
@@ -93,6 +95,7 @@ __all__ = [
     "hvp",
     "init",
     "jacobian",
+    "jit",
     "lazy",
     "load",
     "nn",
@@ -114,14 +117,17 @@ __all__ = [
 __all__ += ops.__all__
 
 # Loaded when first named: a third of what `import needle` would cost, and not every user's.
-_LAZY = ("data", "optim")
+_LAZY = ("data", "jit", "optim")
+_LAZY_NAMES = ("JitError", "disable_jit")  # of needle.jit
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(f"needle.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(import_module("needle.jit"), name)
     raise AttributeError(f"module 'needle' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_LAZY_NAMES})

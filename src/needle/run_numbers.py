@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 __all__ = ["Counting", "Numbers", "RunNumber", "value_of"]
@@ -34,11 +35,23 @@ class RunNumber:
 
     __slots__ = ("numbers", "source", "value")
 
+    is_fixed = True  # an array made of it has the same values at each call: see `fixed`
+
     def __init__(self, numbers: Numbers, source: str, value: Any) -> None:
         self.numbers, self.source, self.value = numbers, source, value
 
     def __repr__(self) -> str:
         return f"RunNumber({self.value})"
+
+    def __str__(self) -> str:
+        return str(self.plain())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.plain(), spec)
+
+    def plain(self) -> Any:
+        """The number that it is now; the function is traced again where it is another."""
+        return float(self) if isinstance(self.value, float) else int(self)
 
     # -- arithmetic: other such numbers ----------------------------------------------------------
 
@@ -97,6 +110,30 @@ class RunNumber:
     def __abs__(self) -> Any:
         return self._with("abs({})", abs)
 
+    def __pos__(self) -> Any:
+        return self
+
+    def __rmod__(self, other: Any) -> Any:
+        return self._reversed("({} % {})", operator.mod, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return self._reversed("({} // {})", operator.floordiv, other)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __floor__(self) -> Any:
+        return self._with("math.floor({})", math.floor)
+
+    def __ceil__(self) -> Any:
+        return self._with("math.ceil({})", math.ceil)
+
+    def __trunc__(self) -> Any:
+        return self._with("math.trunc({})", math.trunc)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return self._with(f"round({{}}, {digits})", partial(round, ndigits=digits))
+
     def sqrt(self) -> Any:
         """Its square root."""
         return self._with("math.sqrt({})", math.sqrt)
@@ -108,7 +145,8 @@ class RunNumber:
         if not all(isinstance(x, (RunNumber, int, float)) for x in others):
             return NotImplemented
         answer = function(*map(value_of, operands))
-        self.numbers.answers[spelling.format(*map(_spelt, operands))] = answer
+        if self.numbers.listens:
+            self.numbers.answers[spelling.format(*map(_spelt, operands))] = answer
         return answer
 
     def __bool__(self) -> bool:
@@ -150,11 +188,13 @@ class Numbers:
 
     given    what `n` holds: the values from outside, in the order in which they were named
     answers  the questions that were asked, by their spelling, with the answers
+    listens  whether questions are noted still: not when the function has been traced
     """
 
     def __init__(self) -> None:
         self.given: list[Any] = []
         self.answers: dict[str, Any] = {}
+        self.listens = True
         self._named: dict[str, RunNumber] = {}
         self._functions: list[Callable[..., Any]] = []
 

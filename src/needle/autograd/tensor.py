@@ -15,7 +15,7 @@ import needle
 from needle.autograd.backward import backward
 from needle.autograd.laziness import expect
 from needle.autograd.methods import TensorMethods
-from needle.autograd.modes import is_lazy
+from needle.autograd.modes import is_lazy, modes
 from needle.autograd.value import Op, Value
 from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import as_dtype, is_floating
@@ -256,9 +256,11 @@ class Tensor(TensorMethods, Value):
         return copied
 
     def __repr__(self) -> str:
-        return f"needle.Tensor({self.realize_cached_data()})"
+        return f"needle.Tensor({self})"
 
     def __str__(self) -> str:
+        if modes.tracer is not None:
+            modes.tracer.shown(self)
         return str(self.realize_cached_data())
 
     def __len__(self) -> int:

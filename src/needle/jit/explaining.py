@@ -15,9 +15,7 @@ from needle.jit.variant import Variant
 __all__ = ["explain", "summarize"]
 
 
-def explain(
-    name: str, variant: Variant, variants: int, tensors: Sequence[Any] = ()
-) -> Explanation:
+def explain(name: str, variant: Variant, variants: int, tensors: Sequence[Any] = ()) -> Explanation:
     """Run a variant's program several times, on copies of its state, and tell what was measured.
 
     variants  how many the function has

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from needle.inspection.explanation import Explanation, Summary
+    from needle.jit.tracing import Varying
     from needle.jit.variant import Found, Variant
 
 __all__ = ["Jitted", "disable_jit", "jit"]
@@ -57,7 +58,7 @@ class Jitted:
         self.name = getattr(function, "__name__", "function")
         self.compile_seconds = 0.0
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
-        self._varying: set[tuple[int, Any]] = set()
+        self._varying: Varying | None = None
         self._latest: Variant | None = None
         self._given: list[weakref.ref[Any]] = []  # Tensors of that call
         self._bound: dict[int, tuple[Any, Jitted]] = {}
@@ -126,13 +127,15 @@ class Jitted:
 
     def _new(self, key: Any, tree: Any, tensors: list[Any]) -> tuple[Variant, Found]:
         """Trace and compile for arguments of a new kind, or as what else counts has changed."""
-        from needle.jit.variant import Variant  # which loads the compiler
+        from needle.jit.tracing import Varying  # which loads the compiler
+        from needle.jit.variant import Variant
 
         map_leaves(tree, _require_no_array)
         begun = perf_counter()
         known = self._variants.setdefault(key, [])
-        for other in known:
-            self._varying |= other.changed_numbers()
+        self._varying = self._varying or Varying()
+        for mark in set().union(*[other.changed_numbers() for other in known]):
+            self._varying.add(mark)
         variant = Variant(self.function, tree, tensors, self._varying)
         self.compile_seconds += perf_counter() - begun
         known.append(variant)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.jit.places import MISSING, Place
+from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Container
 from needle.jit.tracing import Leaf, Trace, is_scalar
 
@@ -55,7 +55,7 @@ class _Source:
         self._ties(trace, gradients)
         for place, gradient in trace.gradients_read:
             not_one = " is None" if gradient is None else " is not None"
-            self._require(f"{place.spelling(self._spelled)}{not_one}")
+            self._require(f"{self._gradient(place)}{not_one}")
         self._numbers(trace)
         arrays = "".join(f"d{self._leaves[id(leaf)]}, " for leaf in used)
         tensors = "".join(f"t{self._leaves[id(leaf)]}, " for leaf in fetched)
@@ -96,6 +96,12 @@ class _Source:
             self.lines.append(f"{name} = {place.spelling(self._spelled)}")
             self._places[id(place)] = name
         return name
+
+    def _gradient(self, place: Place) -> str:
+        """The gradient there, which may never have been set."""
+        if isinstance(place, ArgumentPlace):
+            return place.spelling(self._spelled)
+        return f"{self._object(place.holder)}.get('grad')"
 
     # -- conditions ----------------------------------------------------------------------------
 

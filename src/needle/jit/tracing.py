@@ -27,7 +27,8 @@ from needle.backend_ndarray.ndarray_backend_trace import (
     trace,
     traced,
 )
-from needle.errors import describe
+from needle.errors import describe, kind_of
+from needle.fixed import numbers_are_fixed
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Reach
 from needle.jit.snapshot import Change, Snapshot
@@ -35,7 +36,7 @@ from needle.jit.trees import flatten, leaves_of, static_key, unflatten
 from needle.jit.watch import JitError, line_of, line_where, user_line, watching
 from needle.run_numbers import Numbers, RunNumber
 
-__all__ = ["Draw", "Leaf", "Output", "Recorded", "Trace", "is_scalar"]
+__all__ = ["Draw", "Leaf", "Output", "Recorded", "Trace", "Varying", "is_scalar"]
 
 _SETTINGS = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 
@@ -88,6 +89,34 @@ class Draw:
 
     def __init__(self, name: str, shape: tuple[int, ...], node: Node) -> None:
         self.name, self.shape, self.node = name, shape, node
+
+
+class Varying:
+    """Numbers, by holder and key, that have been seen to change from call to call.
+
+    A trace has a `RunNumber` for each; those with which none succeeds are counted out.
+    """
+
+    def __init__(self) -> None:
+        self.marks: set[tuple[int, Any]] = set()
+        self._settled: set[tuple[int, Any]] = set()
+        self._out: set[tuple[int, Any]] = set()
+
+    def add(self, mark: tuple[int, Any]) -> None:
+        """Another one, unless it has been counted out."""
+        if mark not in self._out:
+            self.marks.add(mark)
+
+    def settle(self) -> None:
+        """A trace has succeeded with all of them."""
+        self._settled |= self.marks
+
+    def give_up(self) -> bool:
+        """A trace has failed: count out those that are new; whether there are any."""
+        new = self.marks - self._settled
+        self._out |= new
+        self.marks -= new
+        return bool(new)
 
 
 class Output:
@@ -178,6 +207,7 @@ class Trace(Recorder):
     ties      places that hold the Tensor of a leaf that was found elsewhere
     numbers   numbers that are worked out at each call
     counted   where they are found
+    varying   numbers of other objects that change from call to call
     equal     places of numbers that are equal to one of these, which stands for them
     gradients_read  places of gradients that were asked for before the function set them
 
@@ -194,11 +224,11 @@ class Trace(Recorder):
         function: Callable[..., Any],
         tree: Any,
         tensors: Sequence[Any],
-        varying: set[tuple[int, Any]] | None = None,
+        varying: Varying,
     ) -> None:
         super().__init__()
         self.function, self.tree, self.tensors = function, tree, tensors
-        self.varying = set() if varying is None else varying
+        self.varying = varying
         self.leaves: dict[int, Leaf] = {}
         self.ties: list[tuple[Place, Leaf]] = []
         self.numbers = Numbers()
@@ -235,8 +265,8 @@ class Trace(Recorder):
     def run(self) -> bool:
         """Call the function, and put back what it changed.
 
-        False where numbers have turned out to change from call to call, in `varying`: then it has
-        to be traced again.
+        False where numbers have turned out to change from call to call: then it has to be traced
+        again.
         """
         with self._tracing():
             lifted = Snapshot(self.reach, self._of_arguments)
@@ -253,6 +283,7 @@ class Trace(Recorder):
             if not self._take_changes(lifted):
                 return False
             self._record_gradient()
+            self.numbers.listens = False
             return True
 
     @property
@@ -268,6 +299,7 @@ class Trace(Recorder):
             self._count()
             stack.enter_context(traced_by(self))
             stack.enter_context(making_traced(self))
+            stack.enter_context(numbers_are_fixed())
             yield
 
     def release(self) -> None:
@@ -315,7 +347,7 @@ class Trace(Recorder):
             holder = id(place.container())
             if type(value) not in (int, float):
                 continue
-            if holder not in own and (holder, place.key) not in self.varying:
+            if holder not in own and (holder, place.key) not in self.varying.marks:
                 continue
             alike = (holder, type(value), value) if type(place.key) is not str else place
             if alike in first:
@@ -373,7 +405,7 @@ class Trace(Recorder):
             del self.draws[drawn:]
 
     def _take_changes(self, lifted: Snapshot) -> bool:
-        known = set(self.varying)
+        known = set(self.varying.marks)
         gradients = {id(place) for place in self.gradients}
         for change in lifted.changes():
             place, now = change.place, change.now
@@ -392,16 +424,14 @@ class Trace(Recorder):
             else:
                 raise self._refused(change)
         self._take_data()
-        return known == self.varying
+        return known == self.varying.marks
 
     def _take_value(self, change: Change, place: Place) -> None:
         before, now = change.before, change.now
         if is_scalar(before) and type(before) is type(now) and before == now:
             return
         if type(now) in (int, float) and type(before) in (int, float):
-            mark = id(place.container()), place.key
-            if mark not in self.varying:
-                self.varying.add(mark)
+            self.varying.add((id(place.container()), place.key))
         self.set.append((place, now))
 
     def _take_data(self) -> None:
@@ -430,7 +460,7 @@ class Trace(Recorder):
             did = f"gave {change.name}, which had {change.before}, {change.now}"
         else:
             line = self._line_where(lambda: not _alike(place.get(), change.before))
-            did = f"set {change.name} from {change.before!r} to {change.now!r}"
+            did = f"set {change.name} from {_shown(change.before)} to {_shown(change.now)}"
         return JitError(
             f"jit: expected a function that changes Tensors and numbers only, but at {line} it "
             f"{did}, which a compiled one would not do again. Keep such values in a Tensor, or "
@@ -439,7 +469,7 @@ class Trace(Recorder):
 
     def _line_where(self, happened: Callable[[], bool]) -> str:
         """The line of the function after which something has happened: it is run once more."""
-        again = Trace(self.function, self.tree, self.tensors, set(self.varying))
+        again = Trace(self.function, self.tree, self.tensors, self.varying)
         before = modes.tracer
         modes.set("tracer", None)
         self._put_back()
@@ -502,6 +532,10 @@ class Trace(Recorder):
         """A leaf that was made while the function ran."""
         self._born[id(value)] = value
 
+    def shown(self, value: Value) -> None:
+        """Refuse to print a Tensor that is, or is made of, what may be another at the next call."""
+        raise _value_asked(user_line())
+
     def gradient_read(self, tensor: Value, gradient: Any) -> None:
         """Somebody asks for the gradient of a Tensor: it counts if it comes from outside."""
         if id(tensor) in self._known_gradients:
@@ -554,6 +588,10 @@ def is_scalar(value: Any) -> bool:
 
 def _alike(a: Any, b: Any) -> bool:
     return a is b or (is_scalar(a) and type(a) is type(b) and a == b)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if is_scalar(value) or value is MISSING else kind_of(value)
 
 
 def _called(leaf: Leaf) -> str:

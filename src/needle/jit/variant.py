@@ -15,7 +15,7 @@ from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.jit.gradient import Gradient, Spent
 from needle.jit.guards import make_guard
 from needle.jit.places import Place
-from needle.jit.tracing import Leaf, Output, Trace
+from needle.jit.tracing import Leaf, Output, Trace, Varying
 from needle.jit.trees import Hole, map_leaves, unflatten
 from needle.origins import current
 from needle.program.executable import Executable
@@ -26,7 +26,6 @@ from needle.runtime.call import runtime_function
 __all__ = ["Variant"]
 
 Found = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
-_ANOTHER_TRACE = 8  # attempts, in each of which other numbers turned out to change
 
 
 class Variant:
@@ -34,7 +33,7 @@ class Variant:
 
     tree     the arguments, with holes for Tensors
     tensors  the Tensors in them
-    varying  numbers, by holder and key, that may change from call to call; more may be found
+    varying  numbers that may change from call to call; more may be found
 
     fits     what it takes to run it, of the Tensors given; None if something is not as it was
     leaves, draws        inputs of its program, in their order
@@ -49,7 +48,7 @@ class Variant:
         function: Callable[..., Any],
         tree: Any,
         tensors: Sequence[Any],
-        varying: set[tuple[int, Any]],
+        varying: Varying,
     ) -> None:
         begun = perf_counter()
         name = getattr(function, "__name__", "function")
@@ -275,14 +274,18 @@ def _with_numbers(leaf: Any, found: list[RunNumber]) -> Any:
 
 
 def _traced(
-    function: Callable[..., Any], tree: Any, tensors: Sequence[Any], varying: set[tuple[int, Any]]
+    function: Callable[..., Any], tree: Any, tensors: Sequence[Any], varying: Varying
 ) -> Trace:
-    for _ in range(_ANOTHER_TRACE):
+    while True:
         trace = Trace(function, tree, tensors, varying)
-        if trace.run():
-            break
+        try:
+            if trace.run():
+                varying.settle()
+                return trace
+        except Exception:
+            if not varying.give_up():
+                raise
         trace.release()
-    return trace
 
 
 def _tensor(array: NDArray, requires_grad: bool) -> Tensor:

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from sysconfig import get_paths
 from types import FrameType
 from typing import Any
 
@@ -40,8 +41,12 @@ class JitError(NeedleError, RuntimeError):
     """A function does what a compiled one could not do again at each call."""
 
 
+_NO_USERS = (_PACKAGE, "<frozen", "<string>", "<guard>", get_paths()["stdlib"])
+
+
 def _is_users(frame: FrameType) -> bool:
-    return not frame.f_code.co_filename.startswith((_PACKAGE, "<frozen"))
+    file = frame.f_code.co_filename
+    return not file.startswith(_NO_USERS) or "site-packages" in file
 
 
 @contextmanager
@@ -53,12 +58,9 @@ def watching(iterators: Sequence[tuple[str, Any]]) -> Iterator[None]:
     if sys.getprofile() is not None:
         yield
         return
-    frames = {
-        id(x.gi_frame.f_code): name
-        for name, x in iterators
-        if isinstance(x, types.GeneratorType) and x.gi_frame is not None
-    }
     bodies = {id(x.gi_frame): name for name, x in iterators if isinstance(x, types.GeneratorType)}
+    asked: list[JitError] = []
+    name = iterators[0][0] if iterators else ""
 
     def watch(frame: FrameType, event: str, called: Any) -> None:
         if event == "c_call":
@@ -66,17 +68,21 @@ def watching(iterators: Sequence[tuple[str, Any]]) -> Iterator[None]:
                 said = _REFUSED.get(called)
             except TypeError:  # of what cannot be hashed
                 return
+            if called is builtins.next and iterators:
+                said = f"{name} is asked for its next item, which"
             if said is not None and _is_users(frame):
                 raise _refused(said, _spelt(frame))
-        elif event == "call" and id(frame.f_code) in frames and id(frame) in bodies:
-            caller = frame.f_back or frame
-            raise _refused(f"{bodies[id(frame)]} is asked for its next item, which", _spelt(caller))
+        elif event == "call" and id(frame) in bodies:  # to raise here would end the generator
+            said = f"{bodies[id(frame)]} is asked for its next item, which"
+            asked.append(_refused(said, _spelt(frame.f_back or frame)))
 
     sys.setprofile(watch)
     try:
         yield
     finally:
         sys.setprofile(None)
+    if asked:
+        raise asked[0]
 
 
 def _refused(said: str, line: str) -> JitError:
@@ -103,7 +109,7 @@ def line_of(error: BaseException) -> str:
     """The user's line that an error comes from: the last one before Needle's own."""
     line = "an unknown line"
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if _is_users(frame) and "contextlib" not in frame.f_code.co_filename:
+        if _is_users(frame):
             line = f'"{frame.f_code.co_filename}", line {number}'
     return line
 
@@ -111,15 +117,14 @@ def line_of(error: BaseException) -> str:
 def line_where(function: Callable[[], Any], happened: Callable[[], bool]) -> str:
     """The user's line of `function`, which is run, after which something has happened first."""
     found: list[str] = []
-    last = ["an unknown line"]
+    last: dict[FrameType | None, str] = {}  # the line that each call is at
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         if not _is_users(frame):
             return None
         if not found and happened():
-            found.append(last[0])
-        if event in ("call", "line"):
-            last[0] = _spelt(frame)
+            found.append(last.get(frame.f_back if event == "call" else frame, _spelt(frame)))
+        last[frame] = _spelt(frame)
         return trace
 
     before = sys.gettrace()
@@ -130,4 +135,4 @@ def line_where(function: Callable[[], Any], happened: Callable[[], bool]) -> str
         pass
     finally:
         sys.settrace(before)
-    return found[0] if found else last[0]
+    return found[0] if found else next(reversed(last.values()), "an unknown line")
