@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from needle.errors import DTypeError
 
-__all__ = ["as_dtype", "is_floating", "is_integer", "is_narrow"]
+__all__ = ["as_dtype", "is_floating", "is_integer", "is_narrow", "name_of"]
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -35,6 +36,12 @@ def _extension_type(name: str) -> Any:
 
     found = getattr(ml_dtypes, name, None)
     return found if isinstance(found, type) and issubclass(found, np.generic) else None
+
+
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """`str(dtype)`, which NumPy puts together anew each time it is asked."""
+    return str(dtype)
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

@@ -129,6 +129,7 @@ class Jitted:
         """Trace and compile for arguments of a new kind, or as what else counts has changed."""
         from needle.jit.tracing import Varying  # which loads the compiler
         from needle.jit.variant import Variant
+        from needle.program.collection import no_collection
 
         map_leaves(tree, _require_no_array)
         begun = perf_counter()
@@ -136,7 +137,8 @@ class Jitted:
         self._varying = self._varying or Varying()
         for mark in set().union(*[other.changed_numbers() for other in known]):
             self._varying.add(mark)
-        variant = Variant(self.function, tree, tensors, self._varying)
+        with no_collection():
+            variant = Variant(self.function, tree, tensors, self._varying)
         self.compile_seconds += perf_counter() - begun
         known.append(variant)
         del known[:-_MOST_VARIANTS]

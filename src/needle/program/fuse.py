@@ -69,28 +69,29 @@ class _Fusion:
     def _new(self, node: Node, space: Space | None = None) -> Unit:
         unit = Unit(node, len(self.closure), space)
         self.units[unit.number] = unit
-        self.closure[unit.number] = 0
         self.unit_of[node] = unit
-        self._depend(unit, node)
+        self.closure[unit.number] = self._depend(unit, node)  # and nobody depends on it yet
         return unit
 
-    def _depend(self, unit: Unit, node: Node) -> None:
+    def _depend(self, unit: Unit, node: Node) -> int:
+        """Note what a node of a unit reads directly; gives all that it depends on, as bits."""
         more = 0
         for operand in node.inputs:
             other = self.unit_of[operand.node]
             if other is not unit:
                 unit.direct.add(other.number)
                 more |= self.closure[other.number] | 1 << other.number
-        self._add_to_closure(unit.number, more)
+        return more
 
     def _add_to_closure(self, number: int, more: int) -> None:
-        if not more & ~self.closure[number]:
+        closure = self.closure
+        if not more & ~closure[number]:
             return
-        self.closure[number] |= more
+        closure[number] |= more
         bit = 1 << number
-        for other in self.units:
-            if self.closure[other] & bit:
-                self.closure[other] |= more
+        for other, bits in closure.items():
+            if bits & bit:
+                closure[other] = bits | more
 
     def _may_join(self, unit: Unit, node: Node) -> bool:
         bit = 1 << unit.number
@@ -111,7 +112,8 @@ class _Fusion:
     def _unite(self, a: Unit, b: Unit) -> None:
         """Put the nodes of b into a."""
         old, new = 1 << b.number, 1 << a.number
-        more = (self.closure[a.number] | self.closure.get(b.number, 0)) & ~(old | new)
+        closure = self.closure
+        more = (closure[a.number] | closure[b.number]) & ~(old | new)
         del self.units[b.number]
         for unit in self.units.values():
             if b.number in unit.direct:
@@ -121,14 +123,11 @@ class _Fusion:
         a.nodes += b.nodes
         for node in b.nodes:
             self.unit_of[node] = a
-        for number in self.units:
-            bits = self.closure[number]
-            if bits & old:
-                bits = bits & ~old | new
-            if bits & new or number == a.number:
-                bits |= more
-            self.closure[number] = bits
-        self.closure[a.number] = more
+        either, kept = old | new, ~old
+        for number, bits in closure.items():
+            if bits & either:
+                closure[number] = bits & kept | new | more
+        closure[a.number], closure[b.number] = more, 0  # of what is gone, nobody asks
 
     # -- joining -------------------------------------------------------------------------------
 
@@ -168,7 +167,7 @@ class _Fusion:
         if fits:
             unit.nodes.append(node)
             self.unit_of[node] = unit
-            self._depend(unit, node)
+            self._add_to_closure(unit.number, self._depend(unit, node))
         return fits
 
     def _read_by(self, nodes: Sequence[Node]) -> set[tuple[Node, object, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isinf, prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels import fused
 from needle.compiler.prepared import Prepared
+from needle.dtypes import name_of
 from needle.program.fuse import Unit
 from needle.program.space import Axes
 from needle.program.steps import Words
@@ -93,9 +95,9 @@ class _Builder:
         stores = []
         for node, steps in self.stores:
             number = self.number[node]
-            stores.append(fused.Store(number, str(node.layout.dtype), self._kind(steps)))
+            stores.append(fused.Store(number, name_of(node.layout.dtype), self._kind(steps)))
         for node in sums:
-            stores.append(fused.Store(self.number[node], str(node.layout.dtype), "sums"))
+            stores.append(fused.Store(self.number[node], name_of(node.layout.dtype), "sums"))
         body = fused.Body(tuple(self.values), tuple(stores))
         strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
         strides += [((0,) * len(rows), 1)] * len(sums)
@@ -140,7 +142,7 @@ class _Builder:
     # -- the order of loops --------------------------------------------------------------------
 
     def _order(self, wanted: Order | None) -> Order | None:
-        """Digits of the rows, outermost first, and of the columns; None if these are no one axis."""
+        """Digits of the rows, outermost first, and of the columns, which are to be one axis."""
         space = self.space
         walks = self._walks()
         everything = list(space.extents)
@@ -178,7 +180,7 @@ class _Builder:
         return all(
             steps.get(outer, 0) == steps.get(inner, 0) * extents[inner]
             for steps in (*walks, *[steps for _, steps in self.stores])
-            for outer, inner in zip(digits, digits[1:], strict=False)
+            for outer, inner in pairwise(digits)
         )
 
     def _steps(self, node: Node, view: Layout) -> dict[int, int]:
@@ -201,7 +203,7 @@ class _Builder:
 
     def _add_node(self, node: Node) -> int:
         given = node.parameters
-        dtype = str(node.layout.dtype)
+        dtype = name_of(node.layout.dtype)
         if node.primitive == "reduce":
             inner = self._add_operand(node, node.inputs[0])
             self.values.append(fused.Reduce(given["name"], inner, dtype))
@@ -225,7 +227,7 @@ class _Builder:
             return self._add_number(x.node.numbers[0], NumberOperand(x.layout.dtype))
         steps = self._steps(node, x.layout)
         key = (x.node, tuple(sorted(steps.items())), x.offset)
-        dtype = str(x.layout.dtype)
+        dtype = name_of(x.layout.dtype)
         known = self.number.get(key)
         if known is not None:
             return known
@@ -239,7 +241,7 @@ class _Builder:
         return self._add(key, value)
 
     def _add_number(self, number: Any, operand: NumberOperand) -> int:
-        dtype = str(operand.dtype)
+        dtype = name_of(operand.dtype)
         if _is_baked(number):
             return self._add(("number", dtype, float(number)), fused.Number(float(number), dtype))
         word = self.words.of(number, operand.dtype)

@@ -142,9 +142,7 @@ class Lowered:
             place = Place(Buffer(rows.nbytes))
             places.append(place)
             prepared = reduction.prepare("sum", rows, (0,), out)
-            self._later.append(
-                Step(repr(node), prepared, [place], [self.fresh(node)], nodes=[node])
-            )
+            self._later.append(Step("", prepared, [place], [self.fresh(node)], nodes=[node]))
             self._done.add(node)
         return places
 
@@ -174,16 +172,15 @@ class Lowered:
             self.buffers[node] = writes[homes[0]].buffer
         else:
             self.fresh(node)
-        step = Step(repr(node), prepared, reads, [Place(self.buffers[node])], nodes=[node])
+        step = Step("", prepared, reads, [Place(self.buffers[node])], nodes=[node])
         step.tail = self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunk)])
         self.steps.append(step)
         self._flush()
 
     def _loop_step(self, unit: Unit, loop: Loop, writes: Sequence[Place]) -> Step:
         reads = [x if isinstance(x, int) else self.place(x) for x in loop.reads]
-        title = "; ".join(repr(node) for node in unit.nodes)
         return Step(
-            title, loop.prepared, reads, writes, loop.scalars, False, unit.nodes, True, loop.in_step
+            "", loop.prepared, reads, writes, loop.scalars, False, unit.nodes, True, loop.in_step
         )
 
     def _add_loop(self, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], chunk: int) -> None:
@@ -209,7 +206,7 @@ class Lowered:
         reads = [self.place(operand) for operand in node.inputs]
         self.steps.append(
             Step(
-                repr(node),
+                "",
                 prepared,
                 reads,
                 [self.fresh(node)],
@@ -272,7 +269,7 @@ def _assign(lowered: Lowered, node: Node) -> None:
     prepared = elementwise.prepare("copy", [source], [target.layout.dtype], target.layout)
     where = Place(buffer, target.offset * target.layout.itemsize)
     reads = [lowered.place(x) for x in sources]
-    lowered.steps.append(Step(repr(node), prepared, reads, [where], words, False, [node]))
+    lowered.steps.append(Step("", prepared, reads, [where], words, False, [node]))
 
 
 def _copy(lowered: Lowered, node: Node, before: Node) -> None:
@@ -368,9 +365,7 @@ def _delay(lowered: Lowered, node: Node) -> None:
     prepared = elementwise.prepare("copy", [x.layout], [node.layout.dtype], node.layout)
     waiting = [lowered.place(other) for other in others]
     reads, writes = [lowered.place(x)], [lowered.fresh(node)]
-    lowered.steps.append(
-        Step(repr(node), prepared, reads, writes, (), False, [node], after=waiting)
-    )
+    lowered.steps.append(Step("", prepared, reads, writes, (), False, [node], after=waiting))
 
 
 _LOWER: dict[str, Callable[[Lowered, Node], None]] = {

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from needle import config
 from needle.errors import OptionError
 from needle.origins import current
+from needle.program.collection import no_collection
 from needle.program.fuse import Fused, fuse
 from needle.program.graph import Graph, separate_outputs
 from needle.program.lower import Lowered, lower
@@ -57,6 +58,11 @@ def compile_graph(traced: Graph) -> Compiled:
     """
     run = Passes()
     run.show("trace", traced)
+    with no_collection():
+        return _compiled(traced, run)
+
+
+def _compiled(traced: Graph, run: Passes) -> Compiled:
     simple = run(simplify, traced)
     graph = run(separate_outputs, simple)
     fused = run(fuse, graph)

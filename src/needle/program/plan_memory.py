@@ -19,13 +19,23 @@ ALIGN = 64  # a cache line
 
 @dataclass
 class Span:
-    """A buffer in the arena: from which stage to which it is needed, and where it begins."""
+    """A buffer in the arena: from which stage to which it is needed, and where it begins.
+
+    writer  the step that writes it first, or whose scratch it is; None: nobody writes it
+    """
 
     buffer: Buffer
     first: int
     last: int
-    title: str = ""
+    writer: Step | None = None
+    is_scratch: bool = False
     offset: int = 0
+
+    @property
+    def title(self) -> str:
+        """What is in it, for people."""
+        title = "" if self.writer is None else self.writer.title
+        return f"scratch of {title}" if self.is_scratch else title
 
     @property
     def end(self) -> int:
@@ -89,40 +99,46 @@ class MemoryPlan:
 def plan_memory(schedule: Schedule) -> MemoryPlan:
     """Find out from when to when each buffer is needed, and give it a place."""
     plan = MemoryPlan(stages=len(schedule.stages))
-    for number, buffer, title in _uses(schedule, plan.scratch):
-        span = plan.spans.setdefault(buffer, Span(buffer, number, number, title))
+    for number, buffer, writer in _uses(schedule, plan.scratch):
+        span = plan.spans.get(buffer)
+        if span is None:
+            span = plan.spans[buffer] = Span(buffer, number, number)
         span.last = number
-        span.title = span.title or title
+        span.writer = span.writer or writer
+    for room in plan.scratch.values():
+        plan.spans[room].is_scratch = True
     _place(plan)
     return plan
 
 
-def _uses(schedule: Schedule, scratch: dict[Step, Buffer]) -> Iterator[tuple[int, Buffer, str]]:
-    """(stage, buffer, what is in it) for all that steps touch in the arena."""
+def _uses(
+    schedule: Schedule, scratch: dict[Step, Buffer]
+) -> Iterator[tuple[int, Buffer, Step | None]]:
+    """(stage, buffer, who writes it) for all that steps touch in the arena."""
     threads = get_num_threads()
     for number, stage in enumerate(schedule.stages):
         for step in stage:
             for place in step.places_written:
                 if place.buffer.in_arena:
-                    yield number, place.buffer, step.title
+                    yield number, place.buffer, step
             for place in step.places_read:
                 if place.buffer.in_arena:
-                    yield number, place.buffer, ""
+                    yield number, place.buffer, None
             for part in step.parts:
                 if part.prepared.scratch:
                     tasks = min(step.prepared.tasks, threads)
                     room = scratch[part] = Buffer(part.prepared.scratch * tasks)
-                    yield number, room, f"scratch of {step.title}"
+                    yield number, room, step
 
 
 def _place(plan: MemoryPlan) -> None:
-    placed: list[Span] = []
+    placed: list[tuple[int, int, int, int]] = []  # begin, end; first stage, last
     for span in sorted(plan.spans.values(), key=lambda span: -span.buffer.nbytes):
-        size, at = span.end - span.offset, 0
-        taken = sorted((other.offset, other.end) for other in placed if span.meets(other))
-        for start, stop in taken:
+        size, at, first, last = span.end, 0, span.first, span.last
+        taken = sorted([other for other in placed if other[2] <= last and first <= other[3]])
+        for start, stop, _, _ in taken:
             if at + size <= start:
                 break
             at = max(at, stop)
         span.offset = at
-        placed.append(span)
+        placed.append((at, at + size, first, last))

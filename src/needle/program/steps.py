@@ -49,7 +49,7 @@ class Place:
 class Step:
     """A kernel in the program.
 
-    title    what it computes, for people
+    label    what it does, for people, where its nodes do not tell that
     prepared the kernel and its numbers
     reads    places, in the order in which the kernel takes them; then
     writes   the places written
@@ -60,7 +60,7 @@ class Step:
     after    places that have to be written before it, which it does not read
     """
 
-    title: str
+    label: str
     prepared: Prepared
     reads: Sequence[Place | int]
     writes: Sequence[Place]
@@ -84,6 +84,11 @@ class Step:
         ]
         written = [i for i, place in enumerate(self.writes) if place.buffer is new]
         return all((i, j) in self.in_step for i in read for j in written)
+
+    @property
+    def title(self) -> str:
+        """What it computes, for people."""
+        return self.label or "; ".join(map(repr, self.nodes))
 
     @property
     def parts(self) -> tuple[Step, ...]:

@@ -54,6 +54,7 @@ def build(lowered: Lowered, schedule: Schedule, memory: MemoryPlan) -> Built:
 class _Builder:
     def __init__(self, lowered: Lowered, memory: MemoryPlan) -> None:
         self.lowered, self.memory = lowered, memory
+        self.threads = get_num_threads()
         self.bindings = len(lowered.graph.inputs) + len(lowered.graph.outputs)
 
     def build(self, schedule: Schedule) -> Built:
@@ -66,7 +67,7 @@ class _Builder:
         return Built(program, calls, self.bindings + 1, arena)
 
     def _call(self, step: Step) -> Call:
-        tasks = min(step.prepared.tasks, get_num_threads())
+        tasks = min(step.prepared.tasks, self.threads)
         if step.fused:
             return self._call_fused(step, tasks)
         words: list[int | Bound | Variable] = [0] * (Word.ALL - 1)  # that of the numbers is no word

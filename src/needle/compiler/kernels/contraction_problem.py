@@ -12,6 +12,7 @@ from math import prod
 from needle.compiler.prepared import Operand
 from needle.compiler.types import itemsize
 from needle.compiler.walk import coalesce
+from needle.dtypes import name_of
 
 __all__ = ["Group", "Problem", "words_of"]
 
@@ -97,9 +98,9 @@ class Problem:
         deep, wide = slice(batch, batch + k), slice(batch + m, None)
         rows_at, inner = slice(batch, batch + m), slice(batch + m, None)
         return cls(
-            str(a.dtype),
-            str(b.dtype),
-            str(out.dtype),
+            name_of(a.dtype),
+            name_of(b.dtype),
+            name_of(out.dtype),
             Group.of(out.shape[:batch], a.strides[:batch], b.strides[:batch], out.strides[:batch]),
             Group.of(out.shape[rows_at], a.strides[rows_at], out.strides[rows_at]),
             Group.of(out.shape[wide], b.strides[batch + k :], out.strides[wide]),

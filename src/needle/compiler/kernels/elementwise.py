@@ -27,6 +27,7 @@ from needle.compiler.prepared import Operand, Prepared, tasks_for
 from needle.compiler.target import Target
 from needle.compiler.types import F64, I64, TYPES, itemsize
 from needle.compiler.walk import coalesce
+from needle.dtypes import name_of
 
 __all__ = ["prepare"]
 
@@ -65,10 +66,10 @@ def prepare(
     ]
     walks = iter(classes)
     kinds = tuple(
-        (str(x.dtype), str(to), next(walks) if hasattr(x, "strides") else "scalar")
+        (name_of(x.dtype), name_of(to), next(walks) if hasattr(x, "strides") else "scalar")
         for x, to in zip(inputs, compute, strict=True)
     )
-    structure = _Structure(name, kinds, str(out.dtype), classes[-1])
+    structure = _Structure(name, kinds, name_of(out.dtype), classes[-1])
     count = prod(shape)
     nanoseconds = count * _cost(structure)
     return Prepared(
@@ -85,7 +86,7 @@ def _class_of(strides: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> s
     if strides[-1] == 0:
         return "broadcast"
     large = len(shape) > 1 and min(shape[-2:]) >= _LEAST_TILE
-    if large and strides[-2] == 1 and itemsize(str(dtype)) in (4, 8):
+    if large and strides[-2] == 1 and itemsize(name_of(dtype)) in (4, 8):
         return "transposed"
     return "strided"
 
@@ -118,10 +119,10 @@ def _numbers(
     ]  # fmt: skip
     operands = []
     for row, dtype in zip(strides, dtypes, strict=True):
-        size = itemsize(str(dtype))
+        size = itemsize(name_of(dtype))
         operands += [row[-1] * size, row[-2] * size if len(row) > 1 else 0]
     outer_strides = [
-        step * itemsize(str(dtype))
+        step * itemsize(name_of(dtype))
         for axis in range(len(shape) - 3, -1, -1)
         for step, dtype in zip([row[axis] for row in strides], dtypes, strict=True)
     ]

@@ -18,6 +18,7 @@ from needle.compiler.kernels.reduction_leaves import writer
 from needle.compiler.prepared import Operand, Prepared, tasks_for
 from needle.compiler.target import Target
 from needle.compiler.types import itemsize
+from needle.dtypes import name_of
 
 __all__ = ["prepare"]
 
@@ -31,7 +32,7 @@ def prepare(name: str, x: Operand, axes: Sequence[int], out: Operand) -> Prepare
     Floats are summed in a cascade. NaN is the maximum and the minimum of whatever holds one.
     Of 0.0 and -0.0 either may be the maximum or minimum, as in NumPy.
     """
-    source, result = str(x.dtype), str(out.dtype)
+    source, result = name_of(x.dtype), name_of(out.dtype)
     monoid = Monoid(name, source, result)
     lanes = Target.host().lanes(monoid.type.itemsize)
     walk = Walk(x, tuple(axes), lanes, repeats=monoid.name in ("sum", "prod"))
