@@ -66,13 +66,13 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if BACKEND != "nd" or not modes.jits or modes.tracer is not None or modes.anomaly:
             return self.function(*args, **kwargs)
-        tensors: list[Any] = []
-        tree = flatten((args, kwargs), tensors)
-        kinds = [_kind(tensor) for tensor in tensors]
-        if not all(kinds):
-            return self.function(*args, **kwargs)
-        key = (static_key(tree), tuple(kinds), _repeats(tensors), _situation())
         with _lock, current.span("call", self.name):
+            tensors: list[Any] = []
+            tree = flatten((args, kwargs), tensors)
+            kinds = tuple([_kind(tensor) for tensor in tensors])
+            if None in kinds:
+                return self.function(*args, **kwargs)
+            key = (static_key(tree), kinds, _repeats(tensors), _situation())
             variant, found = self._fitting(key, tensors) or self._new(key, tree, tensors)
             self._latest, self._given = variant, [weakref.ref(tensor) for tensor in tensors]
             if self.check:
