@@ -8,7 +8,6 @@ from typing import Any
 from weakref import ref
 
 from needle.autograd.modes import enable_grad, no_grad
-from needle.backend_ndarray.ndarray_backend_trace import NoValueError
 from needle.jit import JitError, jit
 
 __all__ = ["Step", "evaluation_step", "lasting_step", "training_step"]
@@ -109,7 +108,7 @@ class _Willing:
             return self.function(*arguments)
         try:
             return self.jitted(*arguments)
-        except (JitError, NoValueError) as error:
+        except JitError as error:
             self.is_refused = True
             reason = error
         result = self.function(*arguments)
