@@ -25,6 +25,8 @@ __all__ = ["KernelTimes", "OpTimes", "Profile", "ProfileError", "Span", "profile
 
 _MOST_EVENTS = 400_000  # that are kept one by one; sums have them all
 
+_MOST_ROWS = 30  # of kernels in a table
+
 _ROWS = {
     "forward": "operators, forward",
     "backward": "operators, backward",
@@ -262,8 +264,15 @@ class Profile:
         rows = [
             (str(k.number), k.title, k.where, time_text(k.seconds),
              time_text(k.seconds / k.runs), _share(k.seconds, 1e-9 * runs.nanoseconds))
-            for k in kernels
+            for k in kernels[:_MOST_ROWS]
         ]  # fmt: skip
+        rest = kernels[_MOST_ROWS:]
+        if rest:
+            took = sum(k.seconds for k in rest)
+            rows.append(
+                ("", f"{len(rest)} others", "", time_text(took), time_text(took / runs.runs),
+                 _share(took, 1e-9 * runs.nanoseconds))
+            )  # fmt: skip
         head = ("kernel", "operators", "where", "total", "a run", "share of runs")
         each = time_text(1e-9 * runs.nanoseconds / runs.runs)
         title = f"{runs.executable.name}: {runs.runs:,} runs of {each}\n\n"
