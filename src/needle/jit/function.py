@@ -49,7 +49,8 @@ if hasattr(os, "register_at_fork"):
 class Jitted:
     """A function that runs as one native program: see `jit`.
 
-    compile_seconds  what tracing and compiling have taken, all signatures together
+    compile_seconds  what tracing and compiling have taken, all signatures together, and loading
+                     the compiler
     """
 
     def __init__(self, function: Callable[..., Any], check: bool | float) -> None:
@@ -127,12 +128,12 @@ class Jitted:
 
     def _new(self, key: Any, tree: Any, tensors: list[Any]) -> tuple[Variant, Found]:
         """Trace and compile for arguments of a new kind, or as what else counts has changed."""
+        begun = perf_counter()
         from needle.jit.tracing import Varying  # which loads the compiler
         from needle.jit.variant import Variant
         from needle.program.collection import no_collection
 
         map_leaves(tree, _require_no_array)
-        begun = perf_counter()
         known = self._variants.setdefault(key, [])
         self._varying = self._varying or Varying()
         for mark in set().union(*[other.changed_numbers() for other in known]):
