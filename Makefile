@@ -4,10 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What the last benchmarks found: docs/benchmarks.md is written from it.
+RESULTS := benchmarks/results
+
 # What is about NDArrays alone says the same in both modes.
 ND_TESTS := tests/compiler tests/runtime tests/ndarray tests/jit
 
-.PHONY: help train test tiny parity fuzz lint types docs bench bench-text check-python clean
+.PHONY: help train test tiny parity fuzz lint types docs bench bench-arrays bench-page bench-text \
+        check-python clean
 
 help:
 	@echo "make train   train a network on handwritten digits (a few seconds)"
@@ -17,7 +21,8 @@ help:
 	@echo "make fuzz    random graphs, for longer"
 	@echo "make lint    ruff;  make types: mypy"
 	@echo "make docs    build the site into site/"
-	@echo "make bench   arrays, kernels and training steps against PyTorch and NumPy"
+	@echo "make bench   training steps, kernels and arrays against PyTorch, JAX and NumPy"
+	@echo "make bench-arrays   arrays and eager steps alone;  make bench-page: docs/benchmarks.md"
 	@echo "make bench-text TEXT=FILE   a GPT and an LSTM trained as PyTorch trains them: losses"
 	@echo "make clean   remove .venv and what was built"
 
@@ -48,14 +53,22 @@ types: $(VENV)/.has-lint
 docs: $(VENV)/.has-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.has-demo $(VENV)/.has-torch
+bench: $(VENV)/.has-demo $(VENV)/.has-torch $(VENV)/.has-jax bench-arrays
+	$(BIN)/python benchmarks/compiled_networks.py --json $(RESULTS)/networks.json $(ARGS)
+	$(BIN)/python benchmarks/single_kernels.py --json $(RESULTS)/kernels.json $(ARGS)
+	$(BIN)/python benchmarks/compile_time.py --json $(RESULTS)/compile_time.json
+	$(BIN)/python benchmarks/peak_memory.py --json $(RESULTS)/memory.json
+	$(MAKE) bench-page
+
+bench-arrays: $(VENV)/.has-demo $(VENV)/.has-torch
 	$(BIN)/python benchmarks/matmul.py $(ARGS)
 	$(BIN)/python benchmarks/array_ops.py $(ARGS)
 	$(BIN)/python benchmarks/op_overhead.py $(ARGS)
-	$(BIN)/python benchmarks/eager_training.py $(ARGS)
-	$(BIN)/python benchmarks/eager_networks.py $(ARGS)
 	$(BIN)/python benchmarks/two_layer_step.py $(ARGS)
 	$(BIN)/python benchmarks/first_use.py
+
+bench-page: $(VENV)/.has-demo
+	$(BIN)/python benchmarks/results_page.py
 
 bench-text: $(VENV)/.has-demo $(VENV)/.has-torch
 	@test -n "$(TEXT)" || { echo "Say which text: make bench-text TEXT=input.txt"; exit 1; }
@@ -99,4 +112,10 @@ $(VENV)/.has-docs: pyproject.toml | $(BIN)/python
 $(VENV)/.has-torch: pyproject.toml | $(BIN)/python
 	@echo "Installing PyTorch, to compare with ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@touch $@
+
+$(VENV)/.has-jax: pyproject.toml | $(BIN)/python
+	@echo "Installing JAX, to compare with ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check jax==0.10.2 || \
+	  echo "It does not go with this Python: benchmarks do without it."
 	@touch $@

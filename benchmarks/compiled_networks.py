@@ -124,9 +124,9 @@ def _makers(names: list[str], job: Job) -> dict[str, Make]:
 
 
 def checked_steps(
-    job: Job, makers: Mapping[str, Make]
+    job: Job, makers: Mapping[str, Make], count: int = _LOSSES
 ) -> tuple[dict[str, Step], dict[str, Exception]]:
-    """Steps to time, whose first losses agreed; and what the others failed with.
+    """Steps to time, whose first `count` losses agreed; and what the others failed with.
 
     A contender that fails is left out, so that one library's fault does not hide the others'
     figures. Raises LossesDiffer.
@@ -137,7 +137,7 @@ def checked_steps(
     for name, make in makers.items():
         try:
             step = make(job, 0.0)
-            losses[name] = [step() for _ in range(_LOSSES)]
+            losses[name] = [step() for _ in range(count)]
             steps[name] = make(job, job.dropout) if job.dropout else step
             steps[name]()  # compiled by now
         except Exception as fault:
@@ -149,8 +149,8 @@ def checked_steps(
 
 def require_same(losses: Mapping[str, list[float]]) -> None:
     """Raise LossesDiffer unless all agree with the first contender's."""
-    (first, expected), *others = losses.items()
-    for name, found in others:
+    first, expected = next(iter(losses.items()), ("", []))
+    for name, found in losses.items():
         if not np.allclose(found, expected, rtol=_AGREE, atol=0):
             raise LossesDiffer(
                 f"expected losses that agree to {_AGREE}, got\n"

@@ -155,14 +155,14 @@ def resnet9(batch: int = 128) -> Job:
     )
 
 
-def resnet18(batch: int = 32, side: int = 32) -> Job:
+def resnet18(batch: int = 32, side: int = 32, lr: float = 1e-3) -> Job:
     """ResNet-18 with a stem for small pictures, and SGD with weight decay."""
     return Job(
         f"ResNet-18, CIFAR pictures, batch {batch}",
         "resnet18",
         {},
         _pictures(batch, side),
-        Update("SGD", {"lr": 1e-3, "weight_decay": 5e-4}),
+        Update("SGD", {"lr": lr, "weight_decay": 5e-4}),
         network_flops.resnet18(batch, side),
         pictures=True,
     )

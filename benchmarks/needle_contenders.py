@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -13,17 +13,17 @@ import needle as ndl
 from needle import nn, optim
 from needle.jit import jit
 
-__all__ = ["compiled", "eager", "update_of"]
+__all__ = ["compiled", "eager", "on_batches", "update_of"]
 
 
 def eager(job: Job, dropout: float) -> Step:
     """Operator by operator."""
-    return _step(job, update_of(job, dropout))
+    return on_batches(update_of(job, dropout), job.batches, job.state)
 
 
 def compiled(job: Job, dropout: float) -> Step:
     """One native program."""
-    return _step(job, jit(update_of(job, dropout)))
+    return on_batches(jit(update_of(job, dropout)), job.batches, job.state)
 
 
 def update_of(job: Job, dropout: float) -> Callable[..., Any]:
@@ -52,12 +52,16 @@ def update_of(job: Job, dropout: float) -> Callable[..., Any]:
     return update if job.state is None else update_with_state
 
 
-def _step(job: Job, update: Callable[..., Any]) -> Step:
-    """The update on one batch after the other."""
-    turns = cycle([(_constant(x), _constant(y)) for x, y in job.batches])
-    if job.state is None:
+def on_batches(
+    update: Callable[..., Any],
+    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    state_shape: tuple[int, ...] | None,
+) -> Step:
+    """The update on one batch after the other, the state carried on from zeros."""
+    turns = cycle([(_constant(x), _constant(y)) for x, y in batches])
+    if state_shape is None:
         return lambda: update(*next(turns)).item()
-    state: Any = tuple(_constant(np.zeros(job.state, np.float32)) for _ in range(2))
+    state: Any = tuple(_constant(np.zeros(state_shape, np.float32)) for _ in range(2))
 
     def step() -> float:
         nonlocal state
