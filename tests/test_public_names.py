@@ -200,9 +200,10 @@ LAYERS = [
     {"ops"},
     {"init"},
     {"nn", "optim", "data", "serialization"},
+    {"visualize"},
     {"inspection"},
     {"jit"},
-    {"generation", "models", "testing", "visualize"},
+    {"generation", "models", "testing"},
     {"cli"},
     {"__main__", "startup"},
 ]
