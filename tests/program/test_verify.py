@@ -292,6 +292,12 @@ def test_buffers_are_needed_in_stages_there_are(plan):
     refuses(plan, "spans of stages")
 
 
+def test_buffers_are_there_for_all_who_touch_them(plan):
+    span = max(plan.spans.values(), key=lambda span: span.last)
+    span.last -= 1
+    refuses(plan, "a place for all that stage 3 touches: cumsum")
+
+
 # -- the table ---------------------------------------------------------------------------------
 
 
@@ -310,6 +316,7 @@ def built(lowered):
         ({"tasks": 0}, "kernels with tasks"),
         ({"context": (Bound(99),)}, "bindings there are"),
         ({"context": (1 << 70,)}, "words of 64 bits"),
+        ({"context": (Bound(4, 1 << 40),)}, "places inside the arena"),
         ({"context": (1, 2), "error": 14}, "15 words of a context"),
     ],
 )

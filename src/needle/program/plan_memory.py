@@ -51,14 +51,19 @@ class Span:
 class MemoryPlan:
     """The arena.
 
-    spans    of every buffer of the program's own
-    scratch  of the steps that need scratch memory, and of tails, the buffer for all tasks
-    stages   how many there are
+    schedule  what it is the plan for
+    spans     of every buffer of the program's own
+    scratch   of the steps that need scratch memory, and of tails, the buffer for all tasks
     """
 
+    schedule: Schedule
     spans: dict[Buffer, Span] = field(default_factory=dict)
     scratch: dict[Step, Buffer] = field(default_factory=dict)
-    stages: int = 0
+
+    @property
+    def stages(self) -> int:
+        """How many stages there are."""
+        return len(self.schedule.stages)
 
     @property
     def total(self) -> int:
@@ -98,7 +103,7 @@ class MemoryPlan:
 
 def plan_memory(schedule: Schedule) -> MemoryPlan:
     """Find out from when to when each buffer is needed, and give it a place."""
-    plan = MemoryPlan(stages=len(schedule.stages))
+    plan = MemoryPlan(schedule)
     for number, buffer, writer in _uses(schedule, plan.scratch):
         span = plan.spans.get(buffer)
         if span is None:

@@ -277,6 +277,19 @@ def _(plan: MemoryPlan, name: str) -> None:
                 other.title,
             )
     _require(all(s.offset + s.buffer.nbytes <= plan.total for s in spans), name, "room for all")
+    for number, stage in enumerate(plan.schedule.stages):
+        for step in stage:
+            _verify_planned(step, number, plan, name)
+
+
+def _verify_planned(step: Step, stage: int, plan: MemoryPlan, name: str) -> None:
+    """What a step touches, scratch too, has a place in the arena then."""
+    buffers = [place.buffer for place in (*step.places_read, *step.places_written)]
+    scratch = [plan.scratch[part] for part in step.parts if part.prepared.scratch]
+    for buffer in [*filter(lambda buffer: buffer.in_arena, buffers), *scratch]:
+        span = plan.spans.get(buffer)
+        there = span is not None and span.first <= stage <= span.last
+        _require(there, name, "a place for all that stage {} touches: {}", stage, step.title)
 
 
 # -- the table ---------------------------------------------------------------------------------
@@ -296,6 +309,8 @@ def _verify_call(call: Call, built: Built, name: str) -> None:
     for word in call.context:
         if isinstance(word, Bound):
             _require(0 <= word.binding < built.bindings, name, "bindings there are, got {}", word)
+            inside = word.binding < built.bindings - 1 or 0 <= word.offset <= built.arena
+            _require(inside, name, "places inside the arena, got {}", word)
         elif not isinstance(word, Variable):
             _require(-(1 << 63) <= word < 1 << 63, name, "words of 64 bits, got {}", word)
     special = max(call.error, call.counter)
