@@ -6,35 +6,89 @@ The loop keeps a row of sums for each chunk of its rows; a small reduction adds 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from needle.backend_ndarray.ndarray_backend_trace import Node
+from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.program.fuse import Unit
 from needle.program.tails import Order
 
 __all__ = ["ColumnSum", "find_column_sums"]
 
-ColumnSum = tuple[Node, Node]  # a reduction, and the node of a loop that it reads
+
+class ColumnSum(NamedTuple):
+    """A reduction of what a loop makes, or of what a node of it, the reader, reads.
+
+    read  what that is, as the reader has it
+    """
+
+    total: Node
+    read: Operand
+    reader: Node | None = None
 
 
-def find_column_sums(
-    units: Sequence[Unit], tails: Mapping[Unit, tuple[Node, Order]]
-) -> dict[Unit, tuple[list[ColumnSum], list[int]]]:
+Found = dict[Unit, tuple[list[ColumnSum], list[int]]]
+
+
+def find_column_sums(units: Sequence[Unit], tails: Mapping[Unit, tuple[Node, Order]]) -> Found:
     """For loops with such sums: these, and the digits of the columns that they are left with."""
     unit_of = {node: unit for unit in units for node in unit.nodes}
-    found: dict[Unit, tuple[list[ColumnSum], list[int]]] = {}
+    readers = _readers(units)
+    first_use = _first_uses(units)
+    found: Found = {}
     for unit in units:
         node = unit.nodes[0]
         if len(unit.nodes) > 1 or not _is_sum(node):
             continue
-        loop = unit_of[node.inputs[0].node]
-        columns = _columns_left(loop, node)
-        if columns is None:
+        x = node.inputs[0]
+        own = unit_of[x.node]
+        choices: list[tuple[Unit, ColumnSum]] = [(own, ColumnSum(node, x))]
+        # a loop that reads the same, if it comes before the sum is needed
+        for place, other, reader, read in readers.get(x.node, ()):
+            if other is not unit and place < first_use.get(node, len(units)):
+                choices.append((other, ColumnSum(node, read, reader)))
+        for loop, taken in choices:
+            if _take(found, loop, taken, tails):
+                break
+    return found
+
+
+def _take(
+    found: Found, loop: Unit, taken: ColumnSum, tails: Mapping[Unit, tuple[Node, Order]]
+) -> bool:
+    """Add a sum to those of a loop, if it fits."""
+    columns = _columns_left(loop, taken)
+    if columns is None:
+        return False
+    if loop in tails and set(tails[loop][1][1]) != set(columns):
+        return False
+    sums, others = found.get(loop, ([], columns))
+    if set(others) != set(columns):
+        return False
+    found[loop] = ([*sums, taken], others)
+    return True
+
+
+def _readers(units: Sequence[Unit]) -> dict[Node, list[tuple[int, Unit, Node, Operand]]]:
+    """Of what loops read from outside: the loop, its place, its node, and how that reads it."""
+    found: dict[Node, list[tuple[int, Unit, Node, Operand]]] = {}
+    for place, unit in enumerate(units):
+        if unit.space is None:
             continue
-        if loop in tails and set(tails[loop][1][1]) != set(columns):
-            continue
-        sums, others = found.setdefault(loop, ([], columns))
-        if set(others) == set(columns):
-            sums.append((node, node.inputs[0].node))
+        own = set(unit.nodes)
+        for node in unit.nodes:
+            for x in node.inputs:
+                if x.node not in own and node.primitive == "elementwise":
+                    found.setdefault(x.node, []).append((place, unit, node, x))
+    return found
+
+
+def _first_uses(units: Sequence[Unit]) -> dict[Node, int]:
+    """The place of the first unit that reads each node."""
+    found: dict[Node, int] = {}
+    for place, unit in enumerate(units):
+        for node in unit.nodes:
+            for x in node.inputs:
+                found.setdefault(x.node, place)
     return found
 
 
@@ -47,14 +101,22 @@ def _is_sum(node: Node) -> bool:
     )
 
 
-def _columns_left(loop: Unit, node: Node) -> list[int] | None:
+def _columns_left(loop: Unit, taken: ColumnSum) -> list[int] | None:
     """The digits that a sum over all rows of a loop leaves, in their order; None if it is none."""
-    space, (operand,) = loop.space, node.inputs
-    if space is None or len(loop.nodes) < 1 or operand.node not in space.axes:
+    space, node, reader = loop.space, taken.total, taken.reader
+    if space is None:
         return None
-    if space.of(operand.node) != space.extents.keys():
-        return None
-    axes = space.read(operand.node, operand.layout, operand.offset)
+    view, offset = node.inputs[0].layout, node.inputs[0].offset
+    if reader is None:
+        made = taken.read.node
+        if made not in space.axes or space.of(made) != space.extents.keys():
+            return None
+        axes = space.read(made, view, offset)
+    else:
+        if space.of(reader) != space.extents.keys() or offset != taken.read.offset:
+            return None
+        steps = space.strides(space.axes[reader], taken.read.layout.strides)
+        axes = None if 0 in steps.values() else space.walked(steps, view)
     if axes is None or None in axes:
         return None
     gone = node.parameters["axes"]

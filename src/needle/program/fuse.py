@@ -316,7 +316,7 @@ def _join_elementwise(space: Space, node: Node, inside: Sequence[Operand]) -> bo
         found.append(axes)
     own: Axes = []
     for axis in range(len(shape)):
-        known = [axes[axis] for axes in found if axes[axis] is not None]
+        known = [row for axes in found if (row := axes[axis]) is not None]
         if any(row != known[0] for row in known[1:]):
             return False
         own.append(list(known[0]) if known else None)

@@ -14,6 +14,7 @@ from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels import fused
 from needle.compiler.prepared import Prepared
 from needle.dtypes import name_of
+from needle.program.column_sums import ColumnSum
 from needle.program.fuse import Unit
 from needle.program.space import Axes
 from needle.program.steps import Words
@@ -49,14 +50,14 @@ def loop_of(
     words: Words,
     order: Order | None = None,
     columns: Sequence[int] = (),
-    sums: Sequence[Node] = (),
+    sums: Sequence[ColumnSum] = (),
     chunk: int = 1,
 ) -> Loop | None:
     """The loop of a unit, of whose nodes these are stored; None if it cannot be one loop.
 
     order    digits of rows and columns, if they have to be these
     columns  digits of the columns, if they have to be these
-    sums     nodes that are added up over the rows, chunk by chunk; stored last
+    sums     what is added up over the rows, chunk by chunk; stored last
     """
     builder = _Builder(unit, stored, words)
     if columns and order is None:
@@ -84,7 +85,7 @@ class _Builder:
         rest = [digit for digit in self.space.extents if digit not in columns]
         return sorted(rest, key=rank), sorted(columns, key=rank)
 
-    def build(self, wanted: Order | None, sums: Sequence[Node], chunk: int) -> Loop | None:
+    def build(self, wanted: Order | None, sums: Sequence[ColumnSum], chunk: int) -> Loop | None:
         order = self._order(wanted)
         if order is None:
             return None
@@ -96,8 +97,9 @@ class _Builder:
         for node, steps in self.stores:
             number = self.number[node]
             stores.append(fused.Store(number, name_of(node.layout.dtype), self._kind(steps)))
-        for node in sums:
-            stores.append(fused.Store(self.number[node], name_of(node.layout.dtype), "sums"))
+        for total, read, reader in sums:
+            number = self.number[read.node] if reader is None else self._add_operand(reader, read)
+            stores.append(fused.Store(number, name_of(total.layout.dtype), "sums"))
         body = fused.Body(tuple(self.values), tuple(stores))
         strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
         strides += [((0,) * len(rows), 1)] * len(sums)

@@ -27,6 +27,7 @@ from needle.program.loops import Loop, loop_of
 from needle.program.steps import Buffer, Place, Step, Words, listing
 from needle.program.tails import find_tails
 from needle.runtime.call import runtime_function
+from needle.runtime.program import Variable
 
 __all__ = ["Lowered", "lower"]
 
@@ -41,75 +42,84 @@ class Lowered:
 
     def __init__(self, fused: Fused) -> None:
         graph = self.graph = fused.graph
-        updated = {graph.outputs[number].node for number in graph.updates}
+        self._updated = {graph.outputs[number].node for number in graph.updates}
         self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
         self.words = Words()
         self._later: list[Step] = []
         self._done: set[Node] = set()
-        bindings = {node: number for number, node in enumerate(graph.inputs)}
-        units = fused.units
-        unit_of = {node: unit for unit in units for node in unit.nodes}
-        asked = {output.node for output in graph.outputs}
-        users: dict[Node, set[Unit]] = {}
+        self._bindings = {node: number for number, node in enumerate(graph.inputs)}
+        self._units = fused.units
+        self._unit_of = {node: unit for unit in fused.units for node in unit.nodes}
+        self._asked = {output.node for output in graph.outputs}
+        self._users: dict[Node, set[Unit]] = {}
         for node in graph.nodes:
             for x in node.inputs:
-                users.setdefault(x.node, set()).add(unit_of[node])
-        order = [node for unit in units for node in unit.nodes]
+                self._users.setdefault(x.node, set()).add(self._unit_of[node])
+        order = [node for unit in fused.units for node in unit.nodes]
         self._last_use = {x.node: i for i, node in enumerate(order) for x in node.inputs}
         self._last_use |= {output.node: len(order) for output in graph.outputs}
         self._position = -1
-        tails = find_tails(units, users, asked)
-        deferred = {node for node, _ in tails.values()}
-        self._sums = find_column_sums(units, tails)
-        for unit in units:
-            if unit.nodes[0].primitive == "fill" and unit.nodes[0] not in asked:
-                self._position += 1
-                continue
-            if unit.nodes[0] in deferred:
-                self._position += 1
-                continue
-            if unit.nodes[0] in self._done:
-                self._position += 1
-                continue
-            sums, columns = self._sums.get(unit, ([], []))
-            elsewhere = {unit, *[unit_of[node] for node, _ in sums]}
-            stored = [n for n in unit.nodes if n in asked or not users.get(n, {unit}) <= elsewhere]
-            parts = [node for _, node in sums]
-            if unit in tails:
-                node, order = tails[unit]
-                chunk = self._chunk_of_tail(node) if parts else 1
-                loop = None
-                if chunk:
-                    loop = loop_of(unit, stored, self.words, order, columns, parts, chunk)
-                if loop is not None:
-                    self._position += len(unit.nodes)
-                    self._add_tail(node, unit, loop, updated, sums, chunk)
-                    continue
-                _LOWER[node.primitive](self, node)
-            if len(unit.nodes) > 1 or sums:
-                loop = loop_of(
-                    unit, stored, self.words, None, columns, parts, _CHUNK if sums else 1
-                )
-                if loop is not None:
-                    self._position += len(unit.nodes)
-                    self._add_loop(unit, loop, sums, _CHUNK)
-                    continue
-                if sums:
-                    stored = [n for n in unit.nodes if n in asked or users.get(n, {unit}) != {unit}]
-                    loop = loop_of(unit, stored, self.words)
-                    if loop is not None:
-                        self._position += len(unit.nodes)
-                        self._add_loop(unit, loop, [], 1)
-                        continue
+        self._tails = find_tails(fused.units, self._users, self._asked)
+        self._deferred = {node for node, _ in self._tails.values()}
+        self._sums = find_column_sums(fused.units, self._tails)
+        for unit in fused.units:
+            self._lower_unit(unit)
+        self._bind_outputs()
+
+    # -- units ---------------------------------------------------------------------------------
+
+    def _lower_unit(self, unit: Unit) -> None:
+        first = unit.nodes[0]
+        is_filled_later = first.primitive == "fill" and first not in self._asked
+        if is_filled_later or first in self._deferred or first in self._done:
+            self._position += 1
+        elif not (self._lower_as_tail(unit) or self._lower_as_loop(unit)):
             for node in unit.nodes:
                 self._position += 1
-                if node.primitive == "input":
-                    self.buffers[node] = Buffer(node.layout.nbytes, binding=bindings[node])
-                else:
-                    _LOWER[node.primitive](self, node)
+                self._lower_node(node)
 
-        self._bind_outputs()
+    def _lower_node(self, node: Node) -> None:
+        if node.primitive == "input":
+            self.buffers[node] = Buffer(node.layout.nbytes, binding=self._bindings[node])
+        else:
+            _LOWER[node.primitive](self, node)
+
+    def _lower_as_tail(self, unit: Unit) -> bool:
+        if unit not in self._tails:
+            return False
+        node, order = self._tails[unit]
+        sums, columns = self._sums.get(unit, ([], []))
+        chunk = self._chunk_of_tail(node) if sums else 1
+        loop = None
+        if chunk:
+            stored = self._stored(unit, sums)
+            loop = loop_of(unit, stored, self.words, order, columns, sums, chunk)
+        if loop is None:
+            self._lower_node(node)  # by itself, and then the loop
+            return False
+        self._position += len(unit.nodes)
+        self._add_tail(node, unit, loop, sums, chunk)
+        return True
+
+    def _lower_as_loop(self, unit: Unit) -> bool:
+        sums, columns = self._sums.get(unit, ([], []))
+        if len(unit.nodes) == 1 and not sums:
+            return False
+        chunk = _CHUNK if sums else 1
+        loop = loop_of(unit, self._stored(unit, sums), self.words, None, columns, sums, chunk)
+        if loop is None and sums:
+            sums, loop = [], loop_of(unit, self._stored(unit, []), self.words)
+        if loop is None:
+            return False
+        self._position += len(unit.nodes)
+        self._add_loop(unit, loop, sums)
+        return True
+
+    def _stored(self, unit: Unit, sums: Sequence[ColumnSum]) -> list[Node]:
+        """The nodes of a loop that something else reads than itself, and its sums."""
+        known = {unit, *[self._unit_of[one.total] for one in sums]}
+        return [n for n in unit.nodes if n in self._asked or not self._users.get(n, known) <= known]
 
     def _bind_outputs(self) -> None:
         """Give outputs the bindings after those of the inputs."""
@@ -134,9 +144,9 @@ class Lowered:
     def _add_sums(self, sums: Sequence[ColumnSum], chunk: int) -> list[Place]:
         """Memory for the sums of chunks, and the steps that add those up."""
         places = []
-        for node, part in sums:
-            width = node.layout.size
-            chunks = -(-(part.layout.size // width) // chunk)
+        for one in sums:
+            node, width = one.total, one.total.layout.size
+            chunks = -(-(node.inputs[0].layout.size // width) // chunk)
             rows = Layout.of(node.layout.device, node.layout.dtype, (chunks, width))
             out = Layout.of(node.layout.device, node.layout.dtype, (width,))
             place = Place(Buffer(rows.nbytes))
@@ -151,23 +161,18 @@ class Lowered:
         self._later = []
 
     def _add_tail(
-        self,
-        node: Node,
-        unit: Unit,
-        loop: Loop,
-        updated: set[Node],
-        sums: Sequence[ColumnSum],
-        chunk: int,
+        self, node: Node, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], chunk: int
     ) -> None:
         """A contraction with a loop as its tail."""
         a, b = [x.layout for x in node.inputs]
         whole = unit.space is not None and unit.space.columns is not None
-        prepared = contraction.prepare(a, b, node.layout, *node.parameters["groups"], whole)
+        batch, m, n, k = node.parameters["groups"]
+        prepared = contraction.prepare(a, b, node.layout, batch, m, n, k, whole)
         result = next(x for x in loop.reads if isinstance(x, Operand) and x.node is node)
         reads = [self.place(operand) for operand in node.inputs]
         writes = [self.fresh(stored) for stored in loop.writes]
         # the sums may lie where the tail then writes what it makes of them
-        homes = [j for j in loop.shares[result] if loop.writes[j] not in updated]
+        homes = [j for j in loop.shares[result] if loop.writes[j] not in self._updated]
         if homes:
             self.buffers[node] = writes[homes[0]].buffer
         else:
@@ -183,9 +188,9 @@ class Lowered:
             "", loop.prepared, reads, writes, loop.scalars, False, unit.nodes, True, loop.in_step
         )
 
-    def _add_loop(self, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], chunk: int) -> None:
+    def _add_loop(self, unit: Unit, loop: Loop, sums: Sequence[ColumnSum]) -> None:
         writes = [self.fresh(node) for node in loop.writes]
-        self.steps.append(self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunk)]))
+        self.steps.append(self._loop_step(unit, loop, [*writes, *self._add_sums(sums, _CHUNK)]))
         self._flush()
 
     def place(self, operand: Operand) -> Place:
@@ -200,7 +205,11 @@ class Lowered:
         return Place(buffer)
 
     def add(
-        self, node: Node, prepared: Prepared, scalars: Iterable[int] = (), error: bool = False
+        self,
+        node: Node,
+        prepared: Prepared,
+        scalars: Iterable[int | Variable] = (),
+        error: bool = False,
     ) -> None:
         """A step that reads the node's inputs and fills memory of its own."""
         reads = [self.place(operand) for operand in node.inputs]
@@ -265,7 +274,9 @@ def _assign(lowered: Lowered, node: Node) -> None:
         _copy(lowered, node, before)
     buffer = lowered.buffers[node]
     source = sources[0].layout if sources else Scalar(_number_dtype(node.numbers[0], target.layout))
-    words = [] if sources else [lowered.words.of(node.numbers[0], source.dtype)]
+    words: list[int | Variable] = []
+    if not sources:
+        words.append(lowered.words.of(node.numbers[0], source.dtype))
     prepared = elementwise.prepare("copy", [source], [target.layout.dtype], target.layout)
     where = Place(buffer, target.offset * target.layout.itemsize)
     reads = [lowered.place(x) for x in sources]

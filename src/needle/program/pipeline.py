@@ -12,6 +12,7 @@ from needle import config
 from needle.errors import OptionError
 from needle.origins import current
 from needle.program.collection import no_collection
+from needle.program.expand import expand
 from needle.program.fuse import Fused, fuse
 from needle.program.graph import Graph, separate_outputs
 from needle.program.lower import Lowered, lower
@@ -27,7 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "simplify", "separate_outputs", "fuse", "lower", "schedule", "plan_memory", "build",
+    "trace", "expand", "simplify", "separate_outputs", "fuse", "lower", "schedule", "plan_memory",
+    "build",
 )  # fmt: skip
 
 
@@ -48,6 +50,7 @@ def compile_graph(traced: Graph) -> Compiled:
     """The native program for a graph.
 
     trace             what ops did, as `needle.jit` or lazy mode recorded it
+    expand            what is better a part of loops, as what it does to each element
     simplify          equal nodes once, and none that change nothing
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
@@ -63,7 +66,8 @@ def compile_graph(traced: Graph) -> Compiled:
 
 
 def _compiled(traced: Graph, run: Passes) -> Compiled:
-    simple = run(simplify, traced)
+    expanded = run(expand, traced)
+    simple = run(simplify, expanded)
     graph = run(separate_outputs, simple)
     fused = run(fuse, graph)
     lowered = run(lower, fused)

@@ -89,13 +89,17 @@ class Space:
         """
         if offset or view.dtype != node.layout.dtype:
             return None
+        return self.walked(self.strides(self.axes[node], node.layout.strides), view, others)
+
+    def walked(
+        self, steps: dict[int, int], view: Layout, others: Sequence[Axes] = ()
+    ) -> Axes | None:
+        """`read`, of memory that each digit leads through by a step."""
         found: Axes = [
             None if n > 1 and step == 0 else []
             for n, step in zip(view.shape, view.strides, strict=True)
         ]
-        left = {}  # digits not taken, by their stride in memory
-        for digit, step in self.strides(self.axes[node], node.layout.strides).items():
-            left[step] = digit
+        left = {step: digit for digit, step in steps.items()}  # those not taken
         for row, n, step in sorted(
             (
                 (row, n, step)
@@ -125,7 +129,8 @@ class Space:
         extents = [n for n in shape if n > 1]
         if prod(extents) != prod(self.extents[d] for d in digits):
             return None
-        left, found = list(digits), []
+        left = list(digits)
+        found: Axes = []
         for n in reversed(shape):
             row: Row = []
             while n > 1:

@@ -147,7 +147,7 @@ class _Table:
         table = np.zeros(len(self.row) + _LINE, np.int64)
         table = table[-(table.ctypes.data // 8) % _LINE :][: len(self.row)]
         base = table.ctypes.data
-        table[:] = [base + 8 * x.place if type(x) is _At else x for x in self.row]
+        table[:] = [base + 8 * x.place if isinstance(x, _At) else x for x in self.row]
         return table
 
     def _fill(self) -> None:

@@ -224,6 +224,8 @@ class Body:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of the widest type that is in registers."""
-        dtypes = [v.dtype for v in self.values] + [s.dtype for s in self.stores]
+        """Bytes of the widest type that is in vectors."""
+        dtypes = [v.dtype for v, wide in zip(self.values, self.wide, strict=True) if wide]
+        dtypes += [v.dtype for v in self.values if isinstance(v, Reduce)]
+        dtypes += [s.dtype for s in self.stores if s.kind != "same"]
         return max([4, *[TYPES[dtype].itemsize for dtype in dtypes if dtype != "bool"]])

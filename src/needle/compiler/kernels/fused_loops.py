@@ -161,6 +161,8 @@ class _Region:
     def row(self) -> None:
         """Narrow values and passes, in turns."""
         self.narrow = dict(self.fixed)
+        if any(store.kind == "sums" for _, store in self.stores):
+            self._find_sums()
         for number in range(self.body.passes):
             self._narrow_values(number)
             self._pass(number)
@@ -250,15 +252,37 @@ class _Region:
                 one = code.lane(x, lane) if x.lanes > 1 else x
                 code.store(one, self.here[k] + (at + lane) * self.columns[k], store.dtype)
 
-    def _add_to_sums(self, k: int, store: Store, x: Value, at: Value, mask: Value | None) -> None:
-        """The first row of a chunk begins its sums; the others are added."""
+    def _find_sums(self) -> None:
+        """Where the sums of the row's chunk are; the first row of a chunk begins with zeros."""
+        code, chunk = self.code, self.word(Word.CHUNK)
+        number = self.row_number // chunk
+        for k, store in self.stores:
+            if store.kind == "sums":
+                row = self.word(Word.COLUMNS) * itemsize(store.dtype)
+                self.here[k] = self.bases[k] + number * row
+
+        def clear() -> None:
+            for k, store in self.stores:
+                if store.kind == "sums":
+                    self._clear(k, store.dtype)
+
+        with code.when(self.row_number.equals(number * chunk)):
+            clear()
+
+    def _clear(self, k: int, dtype: str) -> None:
         code = self.code
-        chunk = self.word(Word.CHUNK)
-        row = self.word(Word.COLUMNS) * itemsize(store.dtype)
-        place = self.bases[k] + (self.row_number // chunk) * row
+
+        def zero(at: Value, lanes: int, mask: Value | None) -> None:
+            code.store(
+                code.constant(0.0, TYPES[dtype]).spread(lanes), self.here[k], dtype, at, mask
+            )
+
+        code.strip(self.left, self.right, self.lanes, zero)
+
+    def _add_to_sums(self, k: int, store: Store, x: Value, at: Value, mask: Value | None) -> None:
+        code, place = self.code, self.here[k]
         before = code.load(place, store.dtype, at, x.lanes, mask)
-        begins = (self.row_number % chunk).equals(0)
-        code.store(code.select(begins, x, before + x), place, store.dtype, at, mask)
+        code.store(before + x, place, store.dtype, at, mask)
 
 
 def _as_stored(code: Code, x: Value, dtype: str) -> Value:

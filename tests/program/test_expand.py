@@ -1,0 +1,79 @@
+"""Products with vectors, and one element of each row, as what loops do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn
+from needle.jit import jit
+
+
+def tensor(*shape, seed=0):
+    return ndl.Tensor(np.random.RandomState(seed).randn(*shape).astype("float32"))
+
+
+def kernels(step, *arguments):
+    """How many a jitted function has, once it has run."""
+    step(*arguments)
+    return step.compiled[0].kernels
+
+
+@pytest.mark.parametrize("shape", [(70, 33), (5, 1), (1, 40), (64, 300)])
+@pytest.mark.parametrize("side", ["rows", "columns", "outer"])
+def test_products_with_vectors_agree_with_eager(shape, side):
+    rows, columns = shape
+    x, v, w = tensor(rows, columns), tensor(columns, seed=1), tensor(rows, seed=2)
+
+    def function(x, v, w):
+        y = ndl.tanh(x) * 0.5 + x
+        if side == "rows":
+            return y @ v, y.sum()
+        if side == "columns":
+            return w @ y, y.sum()
+        return w.reshape((rows, 1)) @ v.reshape((1, columns)) + y
+
+    eager, compiled = function(x, v, w), jit(function)(x, v, w)
+    for a, b in (
+        zip(eager, compiled, strict=True) if isinstance(eager, tuple) else [(eager, compiled)]
+    ):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_sums_of_products_need_no_kernel_of_their_own():
+    x, v = tensor(64, 300), tensor(300, seed=1)
+
+    def function(x, v):
+        y = ndl.tanh(x)
+        return y, y @ v
+
+    assert kernels(jit(function), x, v) == 1
+
+
+@pytest.mark.parametrize("classes", [2, 7, 65, 300])
+def test_cross_entropy_reads_the_logits_alone(classes):
+    logits = tensor(40, classes)
+    ids = ndl.Tensor(np.random.RandomState(1).randint(0, classes, 40), dtype="int64")
+    loss = nn.SoftmaxLoss()
+
+    def function(logits, ids):
+        value = loss(logits, ids)
+        value.backward()
+        return value, logits.grad
+
+    eager, compiled = function(logits, ids), jit(function)(logits, ids)
+    for a, b in zip(eager, compiled, strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("wrong", [-8, 7, 1 << 40])
+def test_an_index_that_names_no_column_is_refused(wrong):
+    x = tensor(4, 7)
+    step = jit(lambda x, i: ndl.take_along(ndl.tanh(x), i, 1))
+    good = ndl.Tensor(np.array([[0], [-1], [6], [-7]]), dtype="int64")
+    np.testing.assert_allclose(
+        step(x, good).numpy()[:, 0], np.tanh(x.numpy())[range(4), [0, 6, 6, 0]], rtol=1e-6
+    )
+    with pytest.raises(IndexError):
+        step(x, ndl.Tensor(np.array([[0], [wrong], [1], [2]]), dtype="int64"))
