@@ -18,7 +18,7 @@ help:
 	@echo "make test    the whole test-suite, on native arrays and on NumPy's"
 	@echo "make tiny    one test of everything, in seconds"
 	@echo "make parity  compare with PyTorch (installs torch==2.13.0)"
-	@echo "make fuzz    random graphs, for longer"
+	@echo "make fuzz    a thousand fresh random graphs and programs; FUZZ_EXAMPLES=20000 for longer"
 	@echo "make lint    ruff;  make types: mypy"
 	@echo "make docs    build the site into site/"
 	@echo "make bench   training steps, kernels and arrays against PyTorch, JAX and NumPy"
@@ -41,7 +41,9 @@ parity: $(VENV)/.has-test $(VENV)/.has-torch
 	NEEDLE_BACKEND=np $(BIN)/python -m pytest tests/parity $(ARGS)
 
 fuzz: $(VENV)/.has-test
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/fuzz $(ARGS)
+	@export FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000}; \
+	  echo "FUZZ_SEED=$$FUZZ_SEED FUZZ_EXAMPLES=$$FUZZ_EXAMPLES"; \
+	  $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""Random graphs of 10 to 60 ops: eager and lazy give the same bits, gradients are right.
+"""Random graphs of 10 to 60 ops: eager and lazy agree, gradients are right.
+
+Values are float64 and a few units large. Lazy ones are computed by loops that add in another order,
+so the two may be 1e-9 apart.
 
 FUZZ_EXAMPLES=5000 FUZZ_SEED=1000000 makes a long run from another seed.
 """
@@ -38,7 +41,7 @@ def check(seed: int) -> None:
         eager = values_and_gradients(graph, inputs, nullcontext())
         lazy = values_and_gradients(graph, inputs, ndl.lazy())
         for a, b in zip(eager[0] + eager[1], lazy[0] + lazy[1], strict=True):
-            assert_close(b, a, rtol=0, atol=0, same_dtype=True, what="lazy")
+            assert_close(b, a, rtol=1e-9, atol=1e-9, same_dtype=True, what="lazy")
         without_graph, _ = values_and_gradients(graph, inputs, ndl.no_grad())
         for a, b in zip(eager[0], without_graph, strict=True):
             assert_close(b, a, rtol=0, atol=0, same_dtype=True, what="no_grad")

@@ -1,0 +1,106 @@
+"""Random programs, eager against compiled: see `random_programs` and `running`.
+
+FUZZ_EXAMPLES=1000 FUZZ_SEED=1000000 runs so many, from another seed on, in a process for each core.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from fuzz import running
+from fuzz.programs import scope_of
+from fuzz.random_programs import random_program
+from fuzz.running import check, failure_of, reproducer
+from fuzz.shrinking import shrink
+
+from needle.errors import NeedleError
+
+pytestmark = pytest.mark.nd_mode
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "16"))
+FIRST = int(os.environ.get("FUZZ_SEED", "0"))
+ONE_PROCESS = 100  # examples that start no others
+
+
+def test_random_programs():
+    seeds = range(FIRST, FIRST + EXAMPLES)
+    if len(seeds) <= ONE_PROCESS:
+        found = list(map(failure_of, seeds))
+    else:
+        count = os.cpu_count() or 1
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as workers:
+            found = list(workers.map(failure_of, seeds, chunksize=4))
+    failures = [failure for failure in found if failure]
+    rest = f"\n\n{len(failures)} of {len(seeds)} programs failed." if failures else ""
+    assert not failures, failures[0] + rest
+
+
+def test_programs_are_the_same_for_the_same_seed():
+    sources = [random_program(seed).source() for seed in (5, 5, 6)]
+    assert sources[0] == sources[1] != sources[2]
+
+
+def test_programs_reach_every_kind_of_ending_and_dtype():
+    sources = "\n".join(random_program(seed).source() for seed in range(40))
+    for part in ("ndl.grad(", "opt.step()", "kept['a'] =", "float16", "bfloat16", "float64"):
+        assert part in sources
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A compiler that takes every tanh for its argument."""
+
+    def broken_jit(function):
+        def run(*arguments):
+            tanh = running.ndl.tanh
+            monkeypatch.setattr(running.ndl, "tanh", lambda x: x * 1)
+            try:
+                return function(*arguments)
+            finally:
+                monkeypatch.setattr(running.ndl, "tanh", tanh)
+
+        return run
+
+    monkeypatch.setattr(running, "jit", broken_jit)
+
+
+def test_a_wrong_value_is_found_and_the_program_made_short(broken):
+    program = next(p for p in map(random_program, range(100)) if "ndl.tanh(v" in p.source())
+
+    def fails(candidate):
+        try:
+            check(candidate)
+        except (AssertionError, NeedleError) as error:
+            return isinstance(error, AssertionError)
+        return False
+
+    assert fails(program)
+    short = shrink(program, fails)
+    assert fails(short)
+    assert len(short.lines) <= 2
+    assert "ndl.tanh(" in short.source()
+
+
+def test_failure_prints_the_seed_and_a_script_that_runs(broken, capsys):
+    seed = next(s for s in range(100) if "ndl.tanh(v" in random_program(s).source())
+    message = failure_of(seed)
+    assert f"seed {seed}" in message
+    exec(message.split("run it again:\n\n")[1], {})
+    assert "float" in capsys.readouterr().out or "array" in message
+
+
+def test_numbers_can_be_disturbed():
+    scope = scope_of("")
+    calm = scope["numbers"]((4,), "float64", 1).numpy()
+    scope["NOISE"] = 1e-6
+    disturbed = scope["numbers"]((4,), "float64", 1).numpy()
+    assert not np.array_equal(calm, disturbed)
+    np.testing.assert_allclose(disturbed, calm, rtol=1e-5)
+
+
+def test_reproducers_need_nothing_of_the_tests():
+    assert "fuzz" not in reproducer(random_program(3))
