@@ -28,7 +28,7 @@ def live_after(step, times):
     return autograd.TENSOR_COUNTER
 
 
-def training_step():
+def training_step(look="never"):
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2))
     model = nn.Sequential(model, nn.LayerNorm1d(8), nn.Linear(8, 3))
     optimizer = optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-2)
@@ -37,9 +37,13 @@ def training_step():
     def step():
         x = tensor(np.random.randn(5, 6).astype("float32"))
         loss = loss_of(model(x), tensor(np.arange(5) % 3))
+        if look == "first":
+            loss.item()
         optimizer.reset_grad()
         loss.backward()
         optimizer.step()
+        if look == "last":
+            loss.item()
 
     return step
 
@@ -54,6 +58,30 @@ def test_live_values_and_memory_are_steady_over_1000_training_steps():
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 50_000
+
+
+@pytest.mark.nd_mode
+@pytest.mark.slow
+@pytest.mark.parametrize("look", ["first", "last"])
+def test_1000_lazy_training_steps_keep_nothing_and_compile_nothing(look):
+    from needle.realization.programs import programs
+    from needle.runtime.call import runtime_function
+
+    step = training_step(look)
+    used = runtime_function("used")
+    with ndl.lazy():
+        live = live_after(step, 20)
+        native, compiled = used(), programs.compiled
+        assert live_after(step, 900) == live
+        assert used() == native
+        tracemalloc.start()
+        live_after(step, 40)  # until all tuples that Python keeps for the next are traced
+        before, _ = tracemalloc.get_traced_memory()
+        live_after(step, 60)
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert after - before < 20_000
+    assert programs.compiled == compiled
 
 
 def test_a_leaf_with_a_gradient_frees_its_graph_when_let_go():

@@ -48,7 +48,7 @@ def realize_all(asked: Sequence[Value]) -> None:
         return
     if BACKEND == "nd" and not modes.anomaly:
         together = import_module("needle.realization").realize_together
-        together(waiting, list(_expected.values.values()))
+        together(waiting, _expected.values.valuerefs())
     else:
         one_by_one(waiting)
 

@@ -144,7 +144,7 @@ class Module:
             cast_to = dtype if dtype is not None and is_floating(tensor.dtype) else None
             moved = tensor.detach().to(device, cast_to)
             if moved.device != tensor.device or cast_to is not None:
-                tensor.cached_data, tensor.grad = moved.cached_data, None
+                tensor.cached_data, tensor.grad = moved.realize_cached_data(), None
         return self
 
     # -- state ---------------------------------------------------------------------------------

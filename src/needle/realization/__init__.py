@@ -6,7 +6,6 @@ programs   compiled records, found again by what they consist of
 together   all of it: `realize_together`
 """
 
-from needle.realization.programs import programs
 from needle.realization.together import realize_together
 
-__all__ = ["programs", "realize_together"]
+__all__ = ["realize_together"]

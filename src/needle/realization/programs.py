@@ -25,8 +25,6 @@ from needle.runtime.threads import get_num_threads
 
 __all__ = ["Compiled", "Programs", "Spelling", "programs"]
 
-_MOST_PROGRAMS = 256
-_MOST_BYTES = 1 << 30  # of arenas, beside that of the newest program
 _FIXED = (0, 1, -1, 2)
 
 
@@ -110,6 +108,7 @@ class Compiled:
     def __init__(self, spelling: Spelling) -> None:
         graph, numbers = spelling.with_variables()
         self.executable = Executable(graph, checks=graph.checks)
+        self.executable.name = "lazy values"
         self.layouts = self.executable.layouts
         self._evaluate = numbers.evaluates(self.executable.numbers)
         self.serves = numbers.asks()
@@ -136,11 +135,13 @@ class Compiled:
 class Programs:
     """The programs there are, the least recently used first; some of them are let go at times.
 
-    compiled  how many were compiled so far
+    most        how many are kept
+    most_bytes  how large their arenas may be together, but for one that is larger by itself
+    compiled    how many were compiled so far
     """
 
-    def __init__(self) -> None:
-        self.compiled = 0
+    def __init__(self, most: int = 256, most_bytes: int = 1 << 30) -> None:
+        self.most, self.most_bytes, self.compiled = most, most_bytes, 0
         self._known: OrderedDict[Hashable, Compiled] = OrderedDict()
 
     def __len__(self) -> int:
@@ -162,7 +163,7 @@ class Programs:
 
     def _let_go(self) -> None:
         total = sum(program.nbytes for program in self._known.values())
-        while len(self._known) > 1 and (len(self._known) > _MOST_PROGRAMS or total > _MOST_BYTES):
+        while len(self._known) > 1 and (len(self._known) > self.most or total > self.most_bytes):
             key, oldest = next(iter(self._known.items()))
             total -= oldest.nbytes
             del self._known[key]

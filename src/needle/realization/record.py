@@ -40,6 +40,8 @@ class Record:
         it raises the error that eager mode raises.
         """
         inputs = [self._read(edge) for edge in value._edges]
+        if not all(_is_native(array) for x in inputs for array in _row(x)):
+            return False
         known = len(self.checks)
         current.origin = value._origin if isinstance(value._origin, Origin) else None
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import RLock
 from typing import Any
+from weakref import ref
 
 from needle.autograd.laziness import one_by_one, settle
 from needle.autograd.modes import traced_by
@@ -23,9 +24,10 @@ _MOST_OPS = 2000  # of one program
 _lock = RLock()
 
 
-def realize_together(asked: Sequence[Value], expected: Sequence[Value] = ()) -> None:
+def realize_together(asked: Sequence[Value], expected: Iterable[ref[Value]] = ()) -> None:
     """Give values their data: `asked`, and those of `expected` that share work with them.
 
+    expected  weak references, as Waiting counts who else holds a value
     Raises what the ops raise on the data they get.
     """
     with _lock, traced_by(None), making_traced(None):

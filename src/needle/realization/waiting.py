@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 from needle.autograd.value import Value
 from needle.errors import DTypeError
@@ -26,23 +27,25 @@ class Waiting:
     """The values to compute.
 
     asked     what was asked for
-    expected  what is computed with it, where both come of values that wait
+    expected  weak references to what is computed with it, where it is made of the same values
 
     order     the values, each after those it was computed from
     last_use  of each value, by its identity, the place in `order` of the last that reads it
     """
 
-    def __init__(self, asked: Sequence[Value], expected: Sequence[Value]) -> None:
+    def __init__(self, asked: Sequence[Value], expected: Iterable[ref[Value]]) -> None:
         self.order: list[Value] = []
         self._found: set[int] = set()
         self._apart: set[int] = set()  # what only unrelated expected values were computed from
+        self._kept: set[int] = set()
         for value in asked:
             self._add(value)
-        roots = [*asked, *[value for value in expected if self._add(value, related=True)]]
+            self._kept.add(id(value))
+        for reference in expected:
+            self._add_expected(reference())
         self.last_use = {
             id(edge): place for place, value in enumerate(self.order) for edge in value._edges
         }
-        self._kept = {id(value) for value in roots}
         self._keep_for_backward()
         self._keep_what_is_held()
 
@@ -54,12 +57,17 @@ class Waiting:
         """Whether a value is read by that at `place`, or a later one."""
         return self.last_use.get(id(value), -1) >= place
 
+    def _add_expected(self, value: Value | None) -> None:
+        if value is not None and self._add(value, related=True):
+            self._kept.add(id(value))
+
     def _add(self, root: Value, related: bool = False) -> bool:
-        """Append what `root` waits for, and it; with `related`, only if it reads what is there."""
-        if root.cached_data is not None:
+        """Append what `root` waits for, and it; with `related`, only if it reads what is there.
+
+        False if nothing was added.
+        """
+        if root.cached_data is not None or id(root) in self._found:
             return False
-        if id(root) in self._found:
-            return True
         order: list[Value] = []
         seen, meets = {id(root)}, False
         stack = [(root, iter(_edges_of(root)))]
