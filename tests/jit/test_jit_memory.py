@@ -32,7 +32,8 @@ def compiled(norm=True):
 
 @pytest.mark.usefixtures("no_gc")
 def test_a_thousand_steps_leave_nothing_behind():
-    _, _, step = compiled()
+    # with norm there are 20 Tensors to fetch, and CPython 3.11 keeps the first 2,000 tuples of 20
+    _, _, step = compiled(norm=False)
     batches = [batch(i) for i in range(4)]
     for i in range(50):
         step(*batches[i % 4])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from needle.autograd import Tensor
 from needle.autograd.modes import _switched, modes
 from needle.backend_selection import BACKEND, cpu
 from needle.jit.trees import flatten, map_leaves, static_key
@@ -67,20 +68,20 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if BACKEND != "nd" or not modes.jits or modes.tracer is not None or modes.anomaly:
             return self.function(*args, **kwargs)
+        done, result = False, None
         with _lock, current.span("call", self.name):
-            tensors: list[Any] = []
-            tree = flatten((args, kwargs), tensors)
-            kinds = tuple([_kind(tensor) for tensor in tensors])
-            if None in kinds:
+            key, tensors = _key(args, kwargs)
+            fitting = self._fitting(key, tensors) or self._new(key, args, kwargs, tensors)
+            if fitting is None:
                 return self.function(*args, **kwargs)
-            key = (static_key(tree), kinds, _repeats(tensors), _situation())
-            variant, found = self._fitting(key, tensors) or self._new(key, tree, tensors)
+            variant, found = fitting
             self._latest, self._given = variant, [weakref.ref(tensor) for tensor in tensors]
             if self.check:
                 from needle.jit.checking import check_against_eager
 
                 return check_against_eager(self, variant, found, tensors, args, kwargs)
             done, result = variant.run(found, tensors)
+        # what it refuses, the function as it is written puts into words
         return result if done else self.function(*args, **kwargs)
 
     @property
@@ -126,13 +127,22 @@ class Jitted:
                 return variant, found
         return None
 
-    def _new(self, key: Any, tree: Any, tensors: list[Any]) -> tuple[Variant, Found]:
-        """Trace and compile for arguments of a new kind, or as what else counts has changed."""
+    def _new(
+        self, key: Any, args: Any, kwargs: Any, tensors: list[Any]
+    ) -> tuple[Variant, Found] | None:
+        """Trace and compile for arguments of a new kind, or as what else counts has changed.
+
+        None where there are arguments on other devices, for which there are no programs.
+        """
+        if any(tensor.device != cpu() for tensor in tensors):
+            return None
         begun = perf_counter()
         from needle.jit.tracing import Varying  # which loads the compiler
         from needle.jit.variant import Variant
         from needle.program.collection import no_collection
 
+        found_again: list[Any] = []
+        tree = flatten((args, kwargs), found_again)
         map_leaves(tree, _require_no_array)
         known = self._variants.setdefault(key, [])
         self._varying = self._varying or Varying()
@@ -228,28 +238,27 @@ class _Bound:
         return [self.jitted.function, self.__self__]
 
 
-def _repeats(tensors: list[Any]) -> tuple[int, ...]:
-    """Which arguments are one Tensor; nothing if no two are."""
-    names = [id(tensor) for tensor in tensors]
-    return () if len(set(names)) == len(names) else tuple([names.index(name) for name in names])
+def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """What the compiled form depends on: the kinds of arguments, modes, threads; and the Tensors.
 
-
-def _kind(tensor: Any) -> Any:
-    """What the compiled form depends on; None for what no program can read."""
-    data = tensor.cached_data
-    if data is None:
-        data = tensor.realize_cached_data()
-    if type(data) is tuple:
-        raise JitError("jit: expected Tensors as arguments, got a TensorTuple. Use tuple() of it.")
-    layout = data._layout
-    if layout.device != cpu():
-        return None
-    return layout, tensor.requires_grad, tensor.op is None
-
-
-def _situation() -> tuple[Any, ...]:
-    """What else a trace depends on: modes, and on how many threads its program is to run."""
-    return modes.grad_enabled, modes.recomputing, chosen_num_threads()
+    How many threads a program is run by is laid down when it is made.
+    """
+    tensors = list(args)
+    statics: Any = None
+    if kwargs or not all(type(x) is Tensor for x in args):
+        tensors = []
+        statics = static_key(flatten((args, kwargs), tensors))
+    key = [statics, modes.grad_enabled, modes.recomputing, chosen_num_threads()]
+    for x in tensors:
+        data = x.cached_data
+        if data is None:
+            data = x.realize_cached_data()
+        if type(data) is tuple:
+            raise JitError("jit: expected Tensors as arguments, got a TensorTuple. Use tuple().")
+        key += (data._layout, x.requires_grad, x.op is None)
+    if len(tensors) > 1 and len(set(tensors)) < len(tensors):  # one Tensor stands there twice
+        key.append(tuple([tensors.index(x) for x in tensors]))
+    return tuple(key), tensors
 
 
 def _require_no_array(leaf: Any) -> Any:

@@ -117,7 +117,7 @@ class Call(TensorTupleOp):
         self._gradient, self.arrays, self.drawn, self.given = gradient, arrays, drawn, given
         self._sources = sources
 
-    def results(self, made: list[NDArray], requires_grad: list[bool]) -> list[Tensor]:
+    def results(self, made: Sequence[NDArray], requires_grad: list[bool]) -> list[Tensor]:
         """The results as Tensors; those that require grad as items of one value of the graph."""
         ours = [array for array, grad in zip(made, requires_grad, strict=True) if grad]
         whole = TensorTuple.__new__(TensorTuple)

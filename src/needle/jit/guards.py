@@ -198,4 +198,6 @@ def _sign(x: Any) -> str:
 
 
 def _same_array(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=False)
+    if type(a) is not type(b) or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return bool(a.tobytes() == b.tobytes())  # bit by bit: NaN is NaN

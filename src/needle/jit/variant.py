@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -11,12 +10,13 @@ import numpy as np
 
 from needle.autograd import Tensor
 from needle.backend_ndarray.layout import Layout
-from needle.backend_ndarray.ndarray import NDArray, new_array
+from needle.backend_ndarray.ndarray import NDArray
 from needle.jit.gradient import Gradient, Spent
 from needle.jit.guards import make_guard
 from needle.jit.places import Place
-from needle.jit.tracing import Leaf, Output, Trace, Varying
+from needle.jit.tracing import Leaf, Trace, Varying
 from needle.jit.trees import Hole, map_leaves, unflatten
+from needle.jit.writing import make_around
 from needle.origins import current
 from needle.program.executable import Executable
 from needle.program.graph import Graph
@@ -77,7 +77,6 @@ class Variant:
         updates = {} if self.gradient else _updates(trace, used, updated)
         self.executable = Executable(Graph(nodes, outputs), updates, trace.checks)
         self.layouts = [_real(layout) for layout in self.executable.layouts]
-        self._sizes = [layout.nbytes for layout in self.layouts]
         self.returned = len(trace.returned)
         self.sources = [updates.get(number) for number in range(len(outputs))]
         self.in_place = [
@@ -86,12 +85,6 @@ class Variant:
             and self.layouts[number] is used[given].layout
             for number, given in enumerate(self.sources)
         ]
-        self._reused = [
-            (number, given, number < len(outputs) - len(updated))
-            for number, given in updates.items()
-            if self.in_place[number]
-        ]
-        self._begins = [leaf.begin for leaf in used]
         return used, updated
 
     def _keep_watch(self, trace: Trace, used: list[Leaf], updated: list[Leaf]) -> None:
@@ -104,16 +97,20 @@ class Variant:
         self._evaluate = trace.numbers.evaluates(wanted)
         self._variables, self._needs_numbers = len(self.executable.numbers), bool(wanted)
         self._last: Any = None
-        self._counts = [place for place, _ in trace.counts]
+        self._counts = len(trace.counts)
         self._returned = [output.requires_grad for output in trace.returned]
-        self._stored = [_Stored(place, tree, outputs) for place, tree, outputs in trace.stored]
-        self._set = trace.set
         self._floats = [(place, x) for place, x in trace.reach.values if type(x) is float]
         sources = [] if self.gradient is None else self.gradient.take_sources()
         self._sources = slice(len(updated), len(updated) + len(sources))
-        fetched = [*updated, *sources, *[used[given] for _, given, _ in self._reused]]
+        fetched = [*updated, *sources]
+        reused: list[tuple[int, int, int | None]] = []
+        for number, given in enumerate(self.sources):
+            if given is not None and self.in_place[number]:
+                is_stored = number < len(self.layouts) - len(updated)
+                reused.append((number, given, len(fetched) if is_stored else None))
+                fetched += [used[given]] if is_stored else []
         self.fits = make_guard(trace, used, fetched)
-        self._new = runtime_function("new")
+        self._around = make_around(trace, used, self.layouts, reused, self._variables)
 
     def changed_numbers(self) -> set[tuple[int, Any]]:
         """Floats that it depends on and that are others now: such numbers may go on changing."""
@@ -131,37 +128,27 @@ class Variant:
         Where a value is at fault, or an error comes up, nothing has changed.
         """
         arrays, given, fetched = found
-        numbers = self._set_numbers(given)
-        memories, kept = self._memories(arrays, fetched)
-        arguments: list[Any] = []
-        for array, begin in zip(arrays, self._begins, strict=True):
-            arguments += (array._memory, (array._offset - begin) * array._layout.itemsize)
-        done, drawn = self._execute(arguments, memories)
-        if not done:
+        numbers = self._set_numbers(given) if self._needs_numbers else ()
+        ran = self._around(arrays, fetched, tensors, numbers, self._execute)
+        if ran is None:
             return False, None
-        made = [
-            None if number in kept else new_array(layout, memory)
-            for number, (layout, memory) in enumerate(zip(self.layouts, memories, strict=True))
-        ]
-        count = len(self._returned)
-        self._store(tensors, made, fetched, numbers)
-        call = None
+        made, drawn = ran
         if self.gradient is not None:
             call = self.gradient.call(arrays, drawn, given, fetched[self._sources])
-        returned = self._tensors(made[:count], call)
+            returned = call.results(made, self._returned)
+        else:
+            returned = [_tensor(a, grad) for a, grad in zip(made, self._returned, strict=True)]
         if self._returns_one:
             return True, returned[0]
         result = unflatten(self._result, returned)
         if self._has_numbers:
-            in_result = numbers[self._variables + len(self._counts) :]
+            in_result = numbers[self._variables + self._counts :]
             result = map_leaves(
                 result, lambda leaf: in_result[leaf.at] if type(leaf) is _Number else leaf
             )
         return True, result
 
     def _set_numbers(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self._needs_numbers:
-            return ()
         numbers: tuple[Any, ...] = self._evaluate(given)
         variables = numbers[: self._variables]
         if variables != self._last:
@@ -169,40 +156,8 @@ class Variant:
             self._last = variables
         return numbers
 
-    def _memories(
-        self, arrays: tuple[Any, ...], fetched: tuple[Any, ...]
-    ) -> tuple[list[Any], set[int]]:
-        """Where each output goes, and which of them go where what they replace lies.
-
-        That is memory that nobody else holds, nor the array on it, nor, unless it is that Tensor's
-        data that is replaced, the Tensor.
-        """
-        memories: list[Any] = [None] * len(self._sizes)
-        kept: set[int] = set()
-        place = self._sources.stop
-        count = sys.getrefcount
-        for number, given, is_stored in self._reused:
-            array = arrays[given]
-            if (
-                count(array) <= _OF_ARRAY
-                and count(array._memory) <= _OF_MEMORY
-                and not array._offset
-                and (not is_stored or count(fetched[place]) <= _OF_TENSOR)
-            ):
-                memories[number] = array._memory
-                kept.add(number)
-            place += 1
-        new = self._new
-        for number, size in enumerate(self._sizes):
-            if number not in kept:
-                memories[number] = new(size)
-        return memories, kept
-
-    def _execute(self, arguments: list[Any], memories: list[Any]) -> tuple[bool, list[Any]]:
+    def _execute(self, arguments: list[Any], results: list[Any]) -> tuple[bool, list[Any]]:
         """Run the program, and give back what was drawn for a run that did not succeed."""
-        results: list[Any] = []
-        for memory in memories:
-            results += (memory, 0)
         if not self.draws:
             return self.executable.run(arguments, results), []
         state, done = np.random.get_state(), False
@@ -215,46 +170,6 @@ class Variant:
             if not done:
                 np.random.set_state(state)
         return done, drawn
-
-    def _tensors(self, made: list[Any], call: Any) -> list[Tensor]:
-        if call is not None:
-            return call.results(made, self._returned)  # type: ignore[no-any-return]
-        return [_tensor(a, grad) for a, grad in zip(made, self._returned, strict=True)]
-
-    def _store(
-        self, tensors: Sequence[Any], made: list[Any], fetched: tuple[Any, ...], numbers: Any
-    ) -> None:
-        """Put what the function changes where it puts it."""
-        position = len(self._returned)
-        for stored in self._stored:
-            position = stored.put(tensors, made, position)
-        for array, tensor in zip(made[position:], fetched, strict=False):
-            if array is not None:
-                tensor.cached_data, tensor._leaf = array, None
-        for place, value in self._set:
-            place.of(tensors).set(value)
-        for place, value in zip(self._counts, numbers[self._variables :], strict=False):
-            place.set(value)
-
-
-class _Stored:
-    """Tensors that are put into a place: a Tensor, or a tree of them."""
-
-    __slots__ = ("grads", "is_one", "place", "tree")
-
-    def __init__(self, place: Place, tree: Any, outputs: Sequence[Output]) -> None:
-        self.place, self.tree = place, tree
-        self.grads = [output.requires_grad for output in outputs]
-        self.is_one = type(tree) is Hole
-
-    def put(self, tensors: Sequence[Any], made: list[Any], position: int) -> int:
-        """Put the arrays from `position` on there; where the next begin."""
-        end = position + len(self.grads)
-        if self.is_one and made[position] is None:  # it is there
-            return end
-        new = [_tensor(a, g) for a, g in zip(made[position:end], self.grads, strict=True)]
-        self.place.of(tensors).set(new[0] if self.is_one else unflatten(self.tree, new))
-        return end
 
 
 class _Number:
@@ -326,25 +241,3 @@ def _memory_of(drawn: Any) -> Any:
     values = np.asarray(drawn)
     address = values.__array_interface__["data"][0]
     return runtime_function("foreign")(address, values, values.nbytes)
-
-
-class _Holder:
-    """What `_references` counts with."""
-
-    _memory: Any
-
-
-def _references() -> tuple[int, int, int]:
-    """What `sys.getrefcount` gives in `_memories` for what nobody else holds."""
-    tensor, holder = _Holder(), _Holder()
-    tensor._memory, holder._memory = holder, object()
-    arrays, fetched = (holder,), (tensor,)
-    place = {"there": tensor}
-    del holder, tensor
-    array, count = arrays[0], sys.getrefcount
-    found = count(array), count(array._memory), count(fetched[0])
-    place.clear()
-    return found
-
-
-_OF_ARRAY, _OF_MEMORY, _OF_TENSOR = _references()

@@ -1,0 +1,190 @@
+"""What surrounds a run of a program, as one Python function: memory before it, state after it.
+
+As with guards, all of it is known when the function has been traced, and written down as source:
+a small step has some hundred outputs, for each of which a loop would ask what kind it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from needle import autograd
+from needle.autograd import Tensor
+from needle.backend_ndarray.layout import Layout
+from needle.backend_ndarray.ndarray import new_array
+from needle.jit.gradient import Spent
+from needle.jit.places import MISSING, ArgumentPlace, CellPlace, Place, SlotPlace
+from needle.jit.tracing import Leaf, Output, Trace
+from needle.jit.trees import Hole, unflatten
+from needle.runtime.call import runtime_function
+
+__all__ = ["Around", "make_around"]
+
+# of arrays, fetched Tensors, arguments' Tensors, numbers, and what executes the program: the
+# returned arrays and what was drawn; None where the program has found a value at fault
+Around = Callable[..., "tuple[tuple[Any, ...], Any] | None"]
+
+
+def make_around(
+    trace: Trace,
+    used: Sequence[Leaf],
+    layouts: Sequence[Layout],
+    reused: Sequence[tuple[int, int, int | None]],
+    numbers_from: int,
+) -> Around:
+    """The function that runs the program of `trace` and changes what the traced function changed.
+
+    used          leaves whose arrays it reads
+    layouts       of the outputs: what is returned, what is stored, new data of leaves
+    reused        outputs that may go where a leaf lies: their number, the leaf's, and of what is
+                  stored the number of the Tensor in its place among those fetched
+    numbers_from  where among the numbers those begin that places get
+    """
+    return _Source(trace, used, layouts, reused, numbers_from).function()
+
+
+class _Source:
+    def __init__(
+        self, trace: Trace, used: Any, layouts: Any, reused: Any, numbers_from: int
+    ) -> None:
+        self.lines: list[str] = []
+        self.names: dict[str, Any] = {
+            "new": runtime_function("new"), "array": new_array, "count": sys.getrefcount,
+            "make": Tensor.__new__, "Tensor": Tensor, "spent": Spent.op, "package": autograd,
+            "unflatten": unflatten,
+        }  # fmt: skip
+        self._objects: dict[int, str] = {}
+        self._layouts = layouts
+        self._reused = {number: (given, at) for number, given, at in reused}
+        updated = sum(leaf.updated is not None for leaf in trace.leaves.values())
+        self._fetched = 1 + max([updated - 1, *[at for _, _, at in reused if at is not None]])
+        self._begin(used)
+        position = len(trace.returned)
+        for place, tree, outputs in trace.stored:
+            self._store(place, tree, outputs, position)
+            position += len(outputs)
+        for number in range(updated):
+            self._update(number, position + number)
+        for place, value in trace.set:
+            self._assign(place, self._object(value), value is MISSING)
+        for number, (place, _) in enumerate(trace.counts):
+            self._assign(place, f"numbers[{numbers_from + number}]")
+        returned = "".join(f"{self._array(i)}, " for i in range(len(trace.returned)))
+        self.lines.append(f"return ({returned}), drawn")
+
+    def function(self) -> Around:
+        body = "\n".join(f"    {line}" for line in self.lines)
+        source = f"def around(arrays, fetched, tensors, numbers, execute):\n{body}\n"
+        exec(compile(source, "<around>", "exec"), self.names)
+        around: Around = self.names.pop("around")
+        return around
+
+    # -- before --------------------------------------------------------------------------------
+
+    def _begin(self, used: Sequence[Leaf]) -> None:
+        """Addresses of the inputs, and memory for each output: of its own, or where a leaf lies.
+
+        That is memory that nobody else holds, nor the array on it, nor, unless it is that Tensor's
+        data that is replaced, the Tensor.
+        """
+        if used:
+            self.lines.append("".join(f"a{i}, " for i in range(len(used))) + "= arrays")
+        if self._fetched:
+            names = "".join(f"f{i}, " for i in range(self._fetched))
+            self.lines.append(f"{names}*_ = fetched")
+        for number, layout in enumerate(self._layouts):
+            self._memory(number, layout.nbytes)
+        inputs = "".join(f"a{i}._memory, {_offset(i, leaf)}, " for i, leaf in enumerate(used))
+        outputs = "".join(f"m{i}, 0, " for i in range(len(self._layouts)))
+        self.lines.append(f"done, drawn = execute([{inputs}], [{outputs}])")
+        self.lines.append("if not done: return None")
+
+    def _memory(self, number: int, nbytes: int) -> None:
+        found = self._reused.get(number)
+        if found is None:
+            self.lines.append(f"m{number} = new({nbytes})")
+            return
+        given, at = found
+        self.lines.append(f"m{number} = a{given}._memory")
+        held = f"count(a{given}) > {_OF_ARRAY} or count(m{number}) > {_OF_MEMORY}"
+        if at is not None:
+            held += f" or count(f{at}) > {_OF_TENSOR}"
+        self.lines.append(f"n{number} = {held} or a{given}._offset")
+        self.lines.append(f"if n{number}: m{number} = new({nbytes})")
+
+    # -- after ---------------------------------------------------------------------------------
+
+    def _store(self, place: Place, tree: Any, outputs: Sequence[Output], position: int) -> None:
+        is_one = type(tree) is Hole
+        indent = ""
+        if is_one and position in self._reused:
+            self.lines.append(f"if n{position}:")
+            indent = "    "
+        names = []
+        for number, output in enumerate(outputs, start=position):
+            name = f"t{number}"
+            names.append(name)
+            made = f"{name} = make(Tensor); {name}.cached_data = {self._array(number)}"
+            if output.requires_grad:
+                made += f"; {name}.op = spent; {name}.requires_grad = True"
+            self.lines.append(f"{indent}{made}; package.TENSOR_COUNTER += 1")
+        value = names[0] if is_one else f"unflatten({self._object(tree)}, ({', '.join(names)},))"
+        self._assign(place, value, indent=indent)
+
+    def _update(self, number: int, position: int) -> None:
+        condition = f"if n{position}: " if position in self._reused else ""
+        made = f"f{number}.cached_data = {self._array(position)}; f{number}._leaf = None"
+        self.lines.append(condition + made)
+
+    def _assign(self, place: Place, value: str, is_special: bool = False, indent: str = "") -> None:
+        if type(place) in (Place, CellPlace, SlotPlace, ArgumentPlace) and not is_special:
+            self.lines.append(f"{indent}{self._spelled(place)} = {value}")
+        else:
+            self.lines.append(f"{indent}{self._object(place)}.set({value})")
+
+    def _array(self, number: int) -> str:
+        return f"array({self._object(self._layouts[number])}, m{number})"
+
+    def _object(self, x: Any) -> str:
+        name = self._objects.get(id(x))
+        if name is None:
+            name = self._objects[id(x)] = f"k{len(self._objects)}"
+            self.names[name] = x
+        return name
+
+    def _spelled(self, x: Any) -> str:
+        return x.spelling(self._spelled) if isinstance(x, Place) else self._object(x)
+
+
+def _offset(number: int, leaf: Leaf) -> str:
+    """In bytes, from where the record's memory begins."""
+    itemsize = leaf.layout.itemsize
+    if leaf.begin:
+        return f"(a{number}._offset - {leaf.begin}) * {itemsize}"
+    return f"a{number}._offset * {itemsize}"
+
+
+class _Holder:
+    """What `_references` counts with."""
+
+    _memory: Any
+
+
+def _references() -> tuple[int, int, int]:
+    """What `sys.getrefcount` gives in the function for what nobody else holds."""
+    given = _Holder()
+    given._memory = _Holder()
+    given._memory._memory = object()
+    arrays, fetched = (given._memory,), (given,)
+    place = {"there": given}
+    del given
+    (a,), (f,) = arrays, fetched
+    m, count = a._memory, sys.getrefcount
+    found = count(a), count(m), count(f)
+    place.clear()
+    return found
+
+
+_OF_ARRAY, _OF_MEMORY, _OF_TENSOR = _references()
