@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from needle.backend_ndarray.ndarray import NDArray
 from needle.jit.gradient import Gradient, Spent
 from needle.jit.guards import make_guard
 from needle.jit.places import Place
+from needle.jit.random_state import remember
 from needle.jit.tracing import Leaf, Trace, Varying
 from needle.jit.trees import Hole, map_leaves, unflatten
 from needle.jit.writing import make_around
@@ -160,7 +162,7 @@ class Variant:
         """Run the program, and give back what was drawn for a run that did not succeed."""
         if not self.draws:
             return self.executable.run(arguments, results), []
-        state, done = np.random.get_state(), False
+        put_back, done = remember([draw.name for draw in self.draws]), False
         try:
             drawn = [_memory_of(getattr(np.random, d.name)(*d.shape)) for d in self.draws]
             for memory in drawn:
@@ -168,7 +170,7 @@ class Variant:
             done = self.executable.run(arguments, results)
         finally:
             if not done:
-                np.random.set_state(state)
+                put_back()
         return done, drawn
 
 
@@ -240,4 +242,9 @@ def _real(layout: Layout) -> Layout:
 def _memory_of(drawn: Any) -> Any:
     values = np.asarray(drawn)
     address = values.__array_interface__["data"][0]
-    return runtime_function("foreign")(address, values, values.nbytes)
+    return _foreign()(address, values, values.nbytes)
+
+
+@cache
+def _foreign() -> Callable[..., Any]:
+    return runtime_function("foreign")
