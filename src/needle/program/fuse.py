@@ -14,11 +14,11 @@ from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.program.graph import Graph
 from needle.program.space import Axes, Space, align
 
-__all__ = ["Fused", "Unit", "fuse"]
+__all__ = ["MOST_NODES", "MOST_READ", "Fused", "Unit", "fuse"]
 
 _REDUCTIONS = ("sum", "max", "min", "prod")
-_MOST_NODES = 96
-_MOST_READ = 28
+MOST_NODES = 96
+MOST_READ = 28
 _LONGEST_ROW = 1 << 16  # of which a kernel keeps intermediate values
 _ONE_ROW = 1 << 12  # elements, beyond which one row is better shared by threads
 
@@ -153,9 +153,9 @@ class _Fusion:
                 self._try_to_unite(joined, other, node)
 
     def _join(self, unit: Unit, node: Node) -> bool:
-        if len(unit.nodes) >= _MOST_NODES or not self._may_join(unit, node):
+        if len(unit.nodes) >= MOST_NODES or not self._may_join(unit, node):
             return False
-        if len(self._read_by([*unit.nodes, node])) > _MOST_READ:
+        if len(self._read_by([*unit.nodes, node])) > MOST_READ:
             return False
         inside = [x for x in node.inputs if self.unit_of[x.node] is unit]
         space = unit.space
@@ -186,9 +186,9 @@ class _Fusion:
     def _try_to_unite(self, unit: Unit, other: Unit, node: Node) -> None:
         a, b = unit.space, other.space
         assert a is not None and b is not None
-        if len(unit.nodes) + len(other.nodes) > _MOST_NODES or not self._may_unite(unit, other):
+        if len(unit.nodes) + len(other.nodes) > MOST_NODES or not self._may_unite(unit, other):
             return
-        if len(self._read_by([*unit.nodes, *other.nodes])) > _MOST_READ:
+        if len(self._read_by([*unit.nodes, *other.nodes])) > MOST_READ:
             return
         operands = [x for x in node.inputs if self.unit_of[x.node] is other]
         names = _names(a, b, node, operands[0])

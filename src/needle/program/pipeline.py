@@ -17,6 +17,7 @@ from needle.program.fuse import Fused, fuse
 from needle.program.graph import Graph, separate_outputs
 from needle.program.lower import Lowered, lower
 from needle.program.plan_memory import MemoryPlan, plan_memory
+from needle.program.recompute import recompute
 from needle.program.schedule import Schedule, schedule
 from needle.program.simplify import simplify
 from needle.program.table import Built, build
@@ -28,8 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "expand", "simplify", "separate_outputs", "fuse", "lower", "schedule", "plan_memory",
-    "build",
+    "trace", "expand", "simplify", "separate_outputs", "fuse", "recompute", "lower", "schedule",
+    "plan_memory", "build",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def compile_graph(traced: Graph) -> Compiled:
     simplify          equal nodes once, and none that change nothing
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
+    recompute         what is cheap is computed again rather than kept
     lower             kernels with their numbers, from the cache or made now, and what they read
     schedule          in stages, whose kernels do not depend on each other
     plan_memory       where in the arena everything lies
@@ -69,13 +71,14 @@ def _compiled(traced: Graph, run: Passes) -> Compiled:
     expanded = run(expand, traced)
     simple = run(simplify, expanded)
     graph = run(separate_outputs, simple)
-    fused = run(fuse, graph)
+    united = run(fuse, graph)
+    fused = run(recompute, united)
     lowered = run(lower, fused)
     stages = run(schedule, lowered)
     memory = run(plan_memory, stages)
     built = run(build, lowered, stages, memory)
     run.report(lowered, memory)
-    return Compiled(graph, fused, lowered, stages, memory, built, run)
+    return Compiled(fused.graph, fused, lowered, stages, memory, built, run)
 
 
 class Passes:

@@ -18,10 +18,10 @@ from functools import cached_property
 
 from needle.compiler.types import TYPES
 
-__all__ = ["Apply", "Body", "Index", "Load", "Number", "Reduce", "Scalar", "Store"]
+__all__ = ["DEAR", "Apply", "Body", "Index", "Load", "Number", "Reduce", "Scalar", "Store"]
 
 # What is kept rather than computed again.
-_DEAR = frozenset(
+DEAR = frozenset(
     ("cos", "divide", "erf", "exp", "expm1", "floor_divide", "log", "log1p", "log2", "power",
      "reciprocal", "remainder", "sigmoid", "sin", "sqrt", "tanh")
 )  # fmt: skip
@@ -201,7 +201,7 @@ class Body:
         for i, v in enumerate(self.values):
             if not isinstance(v, Apply) or not self.wide[i]:
                 continue
-            if v.name in _DEAR or any(j in dear for j in v.inputs):
+            if v.name in DEAR or any(j in dear for j in v.inputs):
                 dear.add(i)
         return dear
 
@@ -217,7 +217,7 @@ class Body:
                 or (i in self.kept and self.level[i] < number)
             ):
                 continue
-            if v.name in _DEAR:
+            if v.name in DEAR:
                 return True
             stack += v.inputs
         return False
