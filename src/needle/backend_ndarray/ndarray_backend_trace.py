@@ -21,6 +21,7 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.errors import NeedleError, describe
 from needle.origins import Origin, current
+from needle.run_numbers import value_of
 
 __all__ = [
     "Memory",
@@ -84,7 +85,7 @@ class Node:
         """
         given = dict(self.parameters)
         name, order = given.pop("name", self.primitive), given.pop("operands", self.inputs)
-        numbers = [str(number) for number in self.numbers]
+        numbers = [str(value_of(number)) for number in self.numbers]
         shown = [numbers.pop(0) if isinstance(x, Scalar) else _read(x) for x in order] + numbers
         hidden = ("compute", "values", "memory")
         shown += [f"{key}={value}" for key, value in given.items() if key not in hidden]
