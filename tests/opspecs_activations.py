@@ -13,6 +13,7 @@ from numpy_references import erf, sigmoid
 from oprows import Row, Shape, anywhere, bad, case
 
 from needle import Tensor, errors, ops
+from needle.fixed import fixed
 
 SHAPES: list[Shape] = [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0, 3)]
 ALIKE = [case(shape, shape) for shape in SHAPES]
@@ -122,7 +123,7 @@ def constants(x: Any, axis: int) -> list[Any]:
     """Places and weights as Tensors, which have no gradients."""
     kinds = ["int64", "int64", x.dtype]
     return [
-        Tensor(value, dtype=kind, device=x.device, requires_grad=False)
+        Tensor(fixed(value), dtype=kind, device=x.device, requires_grad=False)
         for value, kind in zip((LEFT, RIGHT, shares(x, axis)), kinds, strict=True)
     ]
 

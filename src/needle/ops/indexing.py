@@ -14,6 +14,7 @@ from needle.autograd.tensor import Tensor, TensorOp, as_tensor
 from needle.backend_selection import Array, Device, NDArray, primitives
 from needle.dtypes import is_integer
 from needle.errors import DTypeError, ShapeError, describe
+from needle.fixed import fixed
 from needle.ops.broadcasting import normalize_axis
 
 __all__ = [
@@ -157,7 +158,7 @@ class ScatterAlong(TensorOp):
 def _index_tensor(indices: Any, device: Device | None) -> Tensor:
     """Indices as a constant on the device; a list of none is of integers."""
     if isinstance(indices, (list, tuple, range)) and not len(indices):
-        indices = np.zeros(0, np.int64)
+        indices = fixed(np.zeros(0, np.int64))
     return as_tensor(indices, device).detach()
 
 

@@ -254,5 +254,6 @@ def _sums_of_products(
 
 def _picked(layout: Layout, axes: Sequence[int]) -> Layout:
     """Without the other axes, which are of length 1."""
-    shape, strides = zip(*[(layout.shape[i], layout.strides[i]) for i in axes], strict=True)
+    shape = tuple([layout.shape[i] for i in axes])
+    strides = tuple([layout.strides[i] for i in axes])
     return Layout.of(layout.device, layout.dtype, shape, strides)

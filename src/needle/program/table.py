@@ -99,7 +99,8 @@ class _Builder:
             return Bound(buffer.binding, place.offset)
         if buffer.address is not None:
             return buffer.address + place.offset
-        return Bound(self.bindings, self.memory.spans[buffer].offset + place.offset)
+        offset = place.offset if buffer.nbytes else 0  # a view of nothing may begin anywhere
+        return Bound(self.bindings, self.memory.spans[buffer].offset + offset)
 
     def _scratch_of(self, step: Step) -> int | Bound:
         room = self.memory.scratch.get(step)
