@@ -19,7 +19,7 @@ from typing import Any
 import fresh_process
 import machine
 import needle_contenders
-from interleaved import parser_for, write_json
+from interleaved import earlier_results, parser_for, write_json
 from jobs import JOBS
 
 import needle as ndl
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=["gpt6x384"])
     options = parser.parse_args()
-    results: dict[str, Any] = {}
+    results = earlier_results(options.json)
     for name in options.only:
         empty, warm = [], []
         for _ in range(options.rounds):
@@ -50,8 +50,8 @@ def main() -> int:
         }
         for cache in ("empty cache", "warm cache"):
             print(f"{name}, {cache}: {line(results[name][cache])}", flush=True)
-    write_json(options.json, results)
-    return int(any(r["warm cache"]["its new kernels"] for r in results.values()))
+        write_json(options.json, results)
+    return int(any(results[name]["warm cache"]["its new kernels"] for name in options.only))
 
 
 def first_calls(name: str, threads: int) -> dict[str, float]:

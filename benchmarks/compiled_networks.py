@@ -24,7 +24,6 @@ says of networks that do not run this time.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -33,7 +32,7 @@ from typing import Any
 
 import machine
 import numpy as np
-from interleaved import Result, compare, parser_for, write_json
+from interleaved import Result, compare, earlier_results, parser_for, write_json
 from jobs import JOBS, Job, Step
 
 import needle as ndl
@@ -66,7 +65,7 @@ def main() -> int:
     machine.set_threads(options.threads)
     peak = machine.peak()
     print(f"{options.threads} threads, peak {peak:.0f} GFLOP/s", flush=True)
-    results, failed = _earlier(options.json), False
+    results, failed = earlier_results(options.json), False
     for name in options.only:
         job, makers = JOBS[name](), _makers(options.contenders, JOBS[name]())
         steps, faults = checked_steps(job, makers)
@@ -78,6 +77,7 @@ def main() -> int:
         found = compare(steps, options.rounds, _SHORTEST_TURN, FREE)
         results[name] = as_dict(job, found, peak)
         print("\n".join(lines(name, results[name])), flush=True)
+        results = {known: results[known] for known in JOBS if known in results}  # their order
         write_json(options.json, results)
     if options.chart and results:
         from chart import draw
@@ -102,11 +102,6 @@ def _installed() -> list[str]:
         for name, (package, _, _) in CONTENDERS.items()
         if machine.is_installed(package) and name != "compile-all"
     ]
-
-
-def _earlier(path: Path | None) -> dict[str, Any]:
-    found = json.loads(path.read_text()) if path is not None and path.exists() else {}
-    return {name: found[name] for name in JOBS if name in found}
 
 
 def _makers(names: list[str], job: Job) -> dict[str, Make]:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 Contender = Callable[[], object]
 
@@ -73,9 +74,17 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
+def earlier_results(path: Path | None) -> dict[str, Any]:
+    """What a file of results holds already: cases that do not run this time stay in it."""
+    if path is None or not path.exists():
+        return {}
+    return dict(json.loads(path.read_text()))
+
+
 def write_json(path: Path | None, results: Mapping[str, object]) -> None:
     """Write what was measured, if a file was asked for."""
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Peak memory of training steps, each in a process of its own: Needle compiled, eager, PyTorch.
 
-    python benchmarks/peak_memory.py [--only NAME ...] [--rounds 3] [--threads N] [--json FILE]
+    python benchmarks/peak_memory.py [--only NAME ...] [--rounds 2] [--threads N] [--json FILE]
 
 Counted is what the process holds at most (VmHWM) during its first five steps, less what it held
 before the first: activations, gradients, optimiser state, and whatever the library adds. Needle's
@@ -15,11 +15,10 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import fresh_process
 import machine
-from interleaved import parser_for, write_json
+from interleaved import earlier_results, parser_for, write_json
 from jobs import JOBS
 
 import needle as ndl
@@ -36,13 +35,13 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def main() -> None:
     """Print a line for each network."""
-    parser = parser_for(__doc__, rounds=3)
+    parser = parser_for(__doc__, rounds=2)
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=["gpt6x384", "resnet18"])
     options = parser.parse_args()
     if not _STATUS.exists():
         sys.exit("peak_memory: expected /proc/self/status, which only Linux has.")
-    results: dict[str, Any] = {}
+    results = earlier_results(options.json)
     for name in options.only:
         found = _of_contenders(name, options.rounds, options.threads)
         results[name] = {
@@ -51,7 +50,7 @@ def main() -> None:
             "session": machine.session(),
         }
         print(f"{name}: " + ", ".join(f"{k} {v:.0f} MB" for k, v in found.items()), flush=True)
-    write_json(options.json, results)
+        write_json(options.json, results)
 
 
 def _of_contenders(name: str, rounds: int, threads: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ the exit status is 1 if a table is not what the results say.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chart import draw
+from interleaved import earlier_results
 
 __all__ = ["page_with_figures"]
 
@@ -58,8 +58,7 @@ def page_with_figures(text: str) -> str:
 
 
 def _results(name: str) -> dict[str, Any]:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return earlier_results(RESULTS / f"{name}.json")
 
 
 # -- tables ----------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ compared first. PyTorch is eager ("torch") and by torch.compile ("compile").
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import machine
 import network_flops
 import numpy as np
 import torch
-from interleaved import compare, parser_for, write_json
+from interleaved import compare, earlier_results, parser_for, write_json
 from torch.nn import functional
 
 import needle as ndl
@@ -58,8 +57,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose label contains this")
     options = parser.parse_args()
     machine.set_threads(options.threads)
-    path, peak = options.json, machine.peak()
-    results = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    results, peak = earlier_results(options.json), machine.peak()
     for label, case in cases():
         if options.only not in label:
             continue
@@ -71,7 +69,7 @@ def main() -> None:
             results[label]["share_of_peak"] = rate / peak
             share = f"  {rate / peak:4.0%} of peak"
         print(found.line(label), share, flush=True)
-        write_json(path, results)
+        write_json(options.json, results)
 
 
 # -- cases -----------------------------------------------------------------------------------------
