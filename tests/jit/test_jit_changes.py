@@ -262,6 +262,43 @@ def test_two_tensors_that_become_one():
     assert a.grad.item() == 6
 
 
+def test_an_argument_that_is_a_captured_tensor_this_time():
+    w = ndl.Tensor([3.0])
+
+    @ndl.jit
+    def step(x):
+        (w * x).sum().backward()
+
+    step(ndl.Tensor([5.0]))
+    assert w.grad.item() == 5
+    step(w)
+    assert w.grad.item() == 6
+
+
+def test_a_tensor_of_another_shape_or_dtype_in_its_place():
+    box = {"a": ndl.ones(1)}
+    call = ndl.jit(lambda x: x + box["a"])
+    call(ndl.ones(1))
+    box["a"] = ndl.ones(3)
+    assert call(ndl.ones(1)).shape == (3,)
+    box["a"] = ndl.ones(3, dtype="float64")
+    assert call(ndl.ones(1)).dtype == "float64"
+
+
+def test_numbers_that_are_equal_and_yet_differ():
+    box = {"n": 1}
+    call = ndl.jit(lambda x: x / box["n"] if box["n"] else -x)
+    x = ndl.Tensor([3], dtype="int32", requires_grad=False)
+    scaled = ndl.jit(lambda x: x * box["n"])
+    for n in (1, True, 1.0, 1):
+        box["n"] = n
+        assert scaled(x).dtype == (x * n).dtype
+    sign = ndl.jit(lambda x: ndl.ops.sign(x) * str(box["n"]).count("-"))
+    for n in (0.0, -0.0, 0.0):
+        box["n"] = n
+        assert one(sign) == str(n).count("-") and one(call) == -1
+
+
 def test_forms_are_bounded():
     call = ndl.jit(lambda x, text: x)
     for number in range(100):

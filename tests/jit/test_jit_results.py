@@ -241,6 +241,21 @@ def test_gradients_go_by_the_values_that_the_call_read():
     assert np.array_equal(x.grad.numpy(), [6, 12]) and np.array_equal(w.grad.numpy(), [1, 4])
 
 
+def test_gradients_go_by_state_as_it_was_though_the_call_has_changed_it():
+    box = {"scale": ndl.ones(2)}
+
+    @ndl.jit
+    def call(x):
+        y = x * box["scale"]
+        box["scale"] = box["scale"] * 2
+        return y
+
+    x = ndl.Tensor([1.0, 1.0])
+    for i in range(4):
+        call(x).sum().backward()
+        assert np.array_equal(x.grad.numpy(), [2.0**i] * 2)
+
+
 def test_gradients_of_several_results_one_of_which_nobody_uses():
     call = ndl.jit(lambda x: (x * x, x * 3, x > 0))
     x = ndl.Tensor([1.0, 2.0])
