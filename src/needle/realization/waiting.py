@@ -68,17 +68,33 @@ class Waiting:
         """
         if root.cached_data is not None or id(root) in self._found:
             return False
+        order, seen, meets, skipped = self._walk(root, self._apart)
+        if related and not meets:
+            self._apart |= seen
+            return False
+        if skipped:  # something that unrelated ones are computed from too
+            order, seen, _, _ = self._walk(root, set())
+            self._apart -= seen
+        self._found |= seen
+        self.order += order
+        return True
+
+    def _walk(self, root: Value, apart: set[int]) -> tuple[list[Value], set[int], bool, bool]:
+        """What `root` waits for and nobody before it did, in order, and their identities.
+
+        Then whether it meets what was found before, and whether something `apart` was left out.
+        """
         order: list[Value] = []
-        seen, meets = {id(root)}, False
+        seen, meets, skipped = {id(root)}, False, False
         stack = [(root, iter(_edges_of(root)))]
         while stack:
             value, edges = stack[-1]
             for edge in edges:
                 number = id(edge)
-                if edge.cached_data is not None or number in seen or number in self._apart:
+                if edge.cached_data is not None or number in seen:
                     continue
-                if number in self._found:
-                    meets = True
+                if number in self._found or number in apart:
+                    meets, skipped = meets or number in self._found, skipped or number in apart
                     continue
                 seen.add(number)
                 stack.append((edge, iter(_edges_of(edge))))
@@ -86,12 +102,7 @@ class Waiting:
             else:
                 order.append(value)
                 stack.pop()
-        if related and not meets:
-            self._apart |= seen
-            return False
-        self._found |= seen
-        self.order += order
-        return True
+        return order, seen, meets, skipped
 
     def _keep_for_backward(self) -> None:
         for value in self.order:
