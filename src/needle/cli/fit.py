@@ -72,6 +72,8 @@ class Fit:
         self.save_every, self.show_progress = save_every, show_progress
         self.is_evaluated = False  # whether the weights are those of the last evaluation
         self._finite: dict[str, Tensor] = {}
+        self._parameters = dict(task.model.named_parameters(remove_duplicate=False))
+        self._has_buffers = next(task.model.named_buffers(), None) is not None
         self._train = task.compiled(training_step(task.objective(), task.optimizer, task.clip))
 
     def run(self) -> None:
@@ -139,7 +141,7 @@ class Fit:
 
     def _step(self, batch: Batch) -> None:
         task = self.task
-        before = task.model.state_dict()
+        before = self._weights()
         loss, *found = self._train(*task.arguments(batch))
         self.is_evaluated = False
         value = float(loss.item())
@@ -148,6 +150,14 @@ class Fit:
         if task.schedule is not None:
             task.schedule.step()
         self.progress.add(value, *task.count(batch, *found))
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The model's state dict, taken at each step: parameters are Tensors that stay the same, so
+        that only a model with buffers, which do not, is walked through.
+        """
+        if self._has_buffers:
+            return self.task.model.state_dict()
+        return {name: p.detach() for name, p in self._parameters.items()}
 
     def _require_finite(self, loss: float, when: str, kept: dict[str, Tensor]) -> None:
         if math.isfinite(loss):
