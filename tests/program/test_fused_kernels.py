@@ -53,3 +53,8 @@ def test_floats_of_16_bits_are_rounded_after_each_primitive(dtype):
 def test_a_cast_to_16_bits_and_back_rounds():
     x = tensor(normal(100))
     assert_compiled_as_eager(lambda x: x.astype("float16").astype("float32") * 1.0, x, rtol=0)
+
+
+def test_both_zeros_are_numbers_of_their_own():
+    x = tensor(np.array([0.0, -0.0, 1.0, -1.0, 3.0]).astype("float32"))
+    assert_compiled_as_eager(lambda x: [(x + 1) * 0.0, (x + 1) * -0.0, x + 0.0, x + -0.0], x)

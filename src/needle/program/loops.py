@@ -245,7 +245,8 @@ class _Builder:
     def _add_number(self, number: Any, operand: NumberOperand) -> int:
         dtype = name_of(operand.dtype)
         if _is_baked(number):
-            return self._add(("number", dtype, float(number)), fused.Number(float(number), dtype))
+            known = ("number", dtype, repr(float(number)))  # 0.0 is not -0.0
+            return self._add(known, fused.Number(float(number), dtype))
         word = self.words.of(number, operand.dtype)
         key = ("scalar", dtype, word)
         if key not in self.number:

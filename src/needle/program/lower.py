@@ -56,16 +56,25 @@ class Lowered:
         for node in graph.nodes:
             for x in node.inputs:
                 self._users.setdefault(x.node, set()).add(self._unit_of[node])
-        order = [node for unit in fused.units for node in unit.nodes]
-        self._last_use = {x.node: i for i, node in enumerate(order) for x in node.inputs}
-        self._last_use |= {output.node: len(order) for output in graph.outputs}
         self._position = -1
         self._tails = find_tails(fused.units, self._users, self._asked)
-        self._deferred = {node for node, _ in self._tails.values()}
+        self._deferred = {node: unit.nodes[-1] for unit, (node, _) in self._tails.items()}
+        self._last_use = self._find_last_uses()
         self._sums = find_column_sums(fused.units, self._tails)
         for unit in fused.units:
             self._lower_unit(unit)
         self._bind_outputs()
+
+    def _find_last_uses(self) -> dict[Node, int]:
+        """Where in the order of nodes each is read for the last time, by the step that reads it."""
+        order = [node for unit in self._units for node in unit.nodes]
+        place = {node: i for i, node in enumerate(order)}
+        last_use = {output.node: len(order) for output in self.graph.outputs}
+        for node in order:
+            read_at = place[self._deferred.get(node, node)]
+            for x in node.inputs:
+                last_use[x.node] = max(last_use.get(x.node, -1), read_at)
+        return last_use
 
     # -- units ---------------------------------------------------------------------------------
 
