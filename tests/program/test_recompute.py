@@ -64,3 +64,23 @@ def test_what_an_update_overwrites_is_not_read_later():
     want = step(x).numpy()
     p.data = ndl.Tensor(before)
     np.testing.assert_allclose(jit(step)(x).numpy(), want, rtol=1e-6, atol=1e-6)
+
+
+def test_what_was_made_again_before_is_read_by_what_is_made_again_next():
+    def two_values(x):
+        y = x * 2 - 1
+        total = ndl.sin(y.sum(0))
+        z = y * y
+        w = z + total
+        return w + y, w * z, w - z
+
+    assert_agrees(two_values, tensor(8, 9))
+
+
+def test_a_value_that_one_loop_reads_in_two_orders_is_kept():
+    def turned(x):
+        y = x * 2 - 1
+        w = y * ndl.sin((y * y).sum(0))
+        return (w.T * y * y).sum(1), w.T + y
+
+    assert_agrees(turned, tensor(8, 8))

@@ -13,6 +13,7 @@ from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels.fused_body import DEAR
 from needle.program.fuse import MOST_NODES, MOST_READ, Fused, Unit
 from needle.program.graph import Graph
+from needle.program.space import Axes
 
 __all__ = ["recompute"]
 
@@ -122,6 +123,10 @@ class _Recomputation:
             for x in user.inputs:
                 if x.node is node and not (_is_identity(x) and _walks_all(other, user)):
                     return False
+        known = [self._again[other, old] for old in recipe.nodes if (other, old) in self._again]
+        walks = [_axes_read(other, user) for user in users] + [other.space.axes[x] for x in known]
+        if any(axes != walks[0] for axes in walks):  # one of them turned, for instance
+            return False
         own = set(other.nodes)
         read = {x.node for member in other.nodes for x in member.inputs if x.node not in own}
         new = {x.node for x in recipe.leaves} - read
@@ -135,8 +140,7 @@ class _Recomputation:
         self, other: Unit, users: Sequence[Node], node: Node, recipe: _Recipe
     ) -> None:
         assert other.space is not None
-        first = users[0]
-        axes = other.space.axes_reduced.get(first) or other.space.axes[first]
+        axes = _axes_read(other, users[0])
         made = []
         for old in recipe.nodes:
             if (other, old) in self._again:
@@ -151,7 +155,8 @@ class _Recomputation:
             self._read(
                 new, [(x.node, self._again.get((other, x.node), x.node)) for x in new.inputs]
             )
-        other.nodes[:0] = made
+        count = sum(unit is other for unit, _ in self._again) - len(made)
+        other.nodes[count:count] = made  # what was made before may be read
         for user in users:
             self._users[node].discard(user)
             self._read(user, [(node, self._again[other, node])])
@@ -180,6 +185,12 @@ def _is_identity(x: Operand) -> bool:
     """Whether all of a node's result is read as it lies."""
     own = x.node.layout
     return x.offset == 0 and (x.layout.shape, x.layout.strides) == (own.shape, own.strides)
+
+
+def _axes_read(unit: Unit, node: Node) -> Axes:
+    """The digits of what a node of a loop reads."""
+    assert unit.space is not None
+    return unit.space.axes_reduced.get(node) or unit.space.axes[node]
 
 
 def _walks_all(unit: Unit, node: Node) -> bool:
