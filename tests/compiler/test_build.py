@@ -1,10 +1,19 @@
-"""Kernels in the memory of a process: linking."""
+"""Kernels in the memory of a process: linking, and unloading."""
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import needle as ndl
+from needle.compiler import build
+from needle.compiler.code import Code
+from needle.compiler.types import I64
+from needle.jit import jit
 
 _SCATTERED = """
 import ctypes
@@ -49,3 +58,33 @@ def test_code_and_constants_lie_near_each_other_where_memory_is_in_pieces() -> N
         [sys.executable, "-c", _SCATTERED], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_kernels_that_nobody_holds_are_unloaded(monkeypatch):
+    monkeypatch.setattr(build, "_KEPT", 4)
+
+    def constant(number):
+        def write(module, target):
+            code = Code(module, build.ENTRY, target, (), I64)
+            code.finish(code.constant(number, I64))
+
+        return build.address_of(f"the number {number}", write)
+
+    held = constant(0)
+    for number in range(1, 40):
+        assert ctypes.CFUNCTYPE(ctypes.c_int64)(constant(number))() == number
+    kept = [key for key in build._loaded if key.startswith("the number")]
+    assert len(kept) <= 5 and "the number 0" in kept
+    assert ctypes.CFUNCTYPE(ctypes.c_int64)(held)() == 0  # held, so still there
+    assert constant(0) == held  # and not made anew
+
+
+def test_plans_and_programs_hold_their_kernels(monkeypatch):
+    monkeypatch.setattr(build, "_KEPT", 1)
+    x = ndl.Tensor(np.arange(6.0).reshape(2, 3), requires_grad=False)
+    functions = [lambda x, n=n: ndl.tanh(x * n + 0.5 * n) + x for n in range(3, 9)]
+    steps = [jit(function) for function in functions]
+    for _ in range(2):
+        for function, step in zip(functions, steps, strict=True):
+            np.testing.assert_allclose(step(x).numpy(), function(x).numpy(), rtol=1e-6)
+            gc.collect()

@@ -1,7 +1,8 @@
 """From a description of a kernel to its address: write, verify, optimise, emit, link.
 
 A kernel is known by its key, which says everything that its code depends on besides the target
-and this generator. Kernels are never unloaded; there are as many as structures, not shapes.
+and this generator; so there are as many as structures, not shapes. It stays loaded as long as a
+plan or a program holds its address, and for some time after that, in case it is needed again.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from time import perf_counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -25,6 +29,7 @@ from needle.compiler.target import Target
 
 __all__ = [
     "ENTRY",
+    "Address",
     "Kernel",
     "Made",
     "Writer",
@@ -64,30 +69,64 @@ class Made:
     seconds: float = 0.0
 
 
+class Address(int):
+    """Where a kernel begins. Who holds this, and not just its value, keeps the kernel loaded."""
+
+    loaded: _Loaded
+
+
+class _Loaded:
+    """A kernel's machine code, unloaded when nobody holds this any more."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._library, found = _linked(object_code(kernel.key, kernel.write), (ENTRY,))
+        self.entry = found[ENTRY]
+
+    @property
+    def address(self) -> Address:
+        """Of its entry."""
+        address = Address(self.entry)
+        address.loaded = self
+        return address
+
+
 made = Made()
-_addresses: dict[str, int] = {}
-_kernels: dict[int, Kernel] = {}
-_libraries: list[Any] = []
+_KEPT = 1024  # kernels that stay loaded though nobody may hold them
+_recent: OrderedDict[str, Address] = OrderedDict()
+_loaded: WeakValueDictionary[str, _Loaded] = WeakValueDictionary()
+_at: WeakValueDictionary[int, _Loaded] = WeakValueDictionary()
+_for_ever: list[Any] = []  # libraries of the runtime
+_numbers = count()
 _lock = threading.RLock()
 
 
-def address_of(key: str, write: Writer) -> int:
-    """The address of the kernel with that key, made now if it does not exist yet."""
-    found = _addresses.get(key)
-    if found is None:
-        with _lock:
-            found = _addresses.get(key)
-            if found is None:
+def address_of(key: str, write: Writer) -> Address:
+    """The address of the kernel with that key, made now if it does not exist yet.
+
+    Hold it as long as the kernel may be called.
+    """
+    with _lock:
+        found = _recent.get(key)
+        if found is None:
+            known = _loaded.get(key)
+            if known is None:
                 begun = perf_counter()
-                found = _addresses[key] = link(object_code(key, write))[ENTRY]
-                _kernels[found] = Kernel(key, write)
+                known = _loaded[key] = _Loaded(Kernel(key, write))
+                _at[known.entry] = known
                 made.seconds += perf_counter() - begun
-    return found
+            found = _recent[key] = known.address
+            if len(_recent) > _KEPT:
+                _recent.popitem(last=False)
+        else:
+            _recent.move_to_end(key)
+        return found
 
 
 def kernel_at(address: int) -> Kernel | None:
     """The kernel that begins there."""
-    return _kernels.get(address)
+    known = _at.get(address)
+    return None if known is None else known.kernel
 
 
 def object_code(key: str, write: Writer) -> bytes:
@@ -128,14 +167,19 @@ def assembly(write: Writer, target: Target) -> str:
 
 def link(code: bytes, *names: str) -> dict[str, int]:
     """Addresses of the functions of an object file in this process; all stays loaded."""
-    names = names or (ENTRY,)
+    library, found = _linked(code, names or (ENTRY,))
+    _for_ever.append(library)
+    return found
+
+
+def _linked(code: bytes, names: Sequence[str]) -> tuple[Any, dict[str, int]]:
+    """A library, which is loaded as long as it is held, and addresses in it."""
     builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         builder.export_symbol(name)
     with _lock:
-        library = builder.link(_jit(), f"needle{len(_libraries)}")
-        _libraries.append(library)
-    return {name: library[name] for name in names}
+        library = builder.link(_jit(), f"needle{next(_numbers)}")
+    return library, {name: library[name] for name in names}
 
 
 @lru_cache(maxsize=1)

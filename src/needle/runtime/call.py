@@ -78,7 +78,15 @@ def bind(
         *[0] * (MAX_POINTERS - len(itemsizes)),
         *prepared.numbers,
     ]
-    return builtin(runtime_address("call"), struct.pack(f"{len(words)}q", *words))
+    plan = _Plan(struct.pack(f"{len(words)}q", *words))
+    plan.kernel = prepared.address
+    return builtin(runtime_address("call"), plan)
+
+
+class _Plan(bytes):
+    """The words of a plan, and the address by which it holds its kernel."""
+
+    kernel: int
 
 
 def runtime_function(name: str) -> Callable[..., Any]:

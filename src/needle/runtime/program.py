@@ -85,7 +85,7 @@ class Program:
         nanoseconds: float = float("inf"),
         arena: int = 0,
     ) -> None:
-        self._keep, self._lock = keep, Lock()
+        self._keep, self._lock = (keep, stages), Lock()  # calls hold their kernels
         self._arena, self._arenas = arena, shared_arenas()
         layout = _Table(stages, bindings + 1, nanoseconds)
         self._words = layout.words()
