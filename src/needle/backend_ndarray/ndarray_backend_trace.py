@@ -274,7 +274,7 @@ def delayed(array: NDArray, others: Sequence[NDArray]) -> NDArray:
 
     And it is computed, though the same may have been computed of the array before.
     """
-    copy = +array
+    copy: NDArray = +array
     node = copy._memory.node
     waiting = tuple([recorded(other) for other in others])
     copy._memory.node = Node("delay", node.layout, (*node.inputs, *waiting))
