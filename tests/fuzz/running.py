@@ -22,6 +22,7 @@ import numpy as np
 from fuzz.programs import PRELUDE, Program, scope_of
 from fuzz.random_programs import random_program
 from fuzz.shrinking import shrink
+from program.guarded import guarded
 
 import needle as ndl
 from needle.jit import jit
@@ -83,7 +84,8 @@ def _threads(count: int) -> Iterator[None]:
 def check(program: Program) -> None:
     """Raise AssertionError unless the program agrees with itself in all ways.
 
-    Eager, compiled on two threads, compiled again on one; every third one in lazy mode too.
+    Eager, compiled on two threads, compiled again on one, there on memory with guards; every third
+    one in lazy mode too.
     """
     source = program.source()
     with np.errstate(all="ignore"):
@@ -91,7 +93,7 @@ def check(program: Program) -> None:
         with _threads(2):
             compiled = run(source, jit)
         bounds.require(compiled, "jit")
-        with _threads(1):
+        with _threads(1), guarded():
             _require_same_bits(compiled, run(source, jit), "jit on one thread")
         if program.seed % 3 == 0:
             bounds.require(run(source, _lazily), "lazy")

@@ -20,7 +20,7 @@ from fuzz.random_graphs import compiled, random_graph, reproducer
 import needle as ndl
 from needle.testing import assert_close, check_grads
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "32"))
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 
 

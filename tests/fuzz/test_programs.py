@@ -21,7 +21,7 @@ from needle.errors import NeedleError
 
 pytestmark = pytest.mark.nd_mode
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "16"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 ONE_PROCESS = 100  # examples that start no others
 

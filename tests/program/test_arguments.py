@@ -110,3 +110,17 @@ def test_a_view_of_state_keeps_what_it_showed(view):
         return updating, arguments, lambda: [kept, *views]
 
     run_twice(prepare)
+
+
+def test_state_of_many_tensors():
+    def prepare():
+        kept = [tensor(normal(2, seed=i)) for i in range(300)]
+
+        def halving(x):
+            for w in kept:
+                w.data = w.data * 0.5 + x
+            return x * 2
+
+        return halving, lambda call: [tensor(normal(2, seed=call))], lambda: kept
+
+    run_twice(prepare)

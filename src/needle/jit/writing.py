@@ -93,7 +93,7 @@ class _Source:
             self.lines.append("".join(f"a{i}, " for i in range(len(used))) + "= arrays")
         if self._fetched:
             names = "".join(f"f{i}, " for i in range(self._fetched))
-            self.lines.append(f"{names}*_ = fetched")
+            self.lines.append(f"{names}= fetched[:{self._fetched}]")  # a star has a limit of 255
         for number, layout in enumerate(self._layouts):
             self._memory(number, layout.nbytes)
         inputs = "".join(f"a{i}._memory, {_offset(i, leaf)}, " for i, leaf in enumerate(used))
