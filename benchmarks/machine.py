@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from datetime import date
@@ -58,17 +57,16 @@ def peak() -> float:
 
         s, t = torch.from_numpy(a), torch.from_numpy(b)
         products.append(lambda: s @ t)
-    return 2e-9 * _SIDE**3 / min(_seconds(product) for product in products)
+    return 2e-9 * _SIDE**3 / min(_least_seconds(product) for product in products)
 
 
-def _seconds(product: Callable[[], Any], count: int = 7) -> float:
-    product()
+def _least_seconds(product: Callable[[], Any], count: int = 10) -> float:
     times = []
     for _ in range(count):
         start = time.perf_counter()
         product()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
 def _processor() -> str:
