@@ -495,6 +495,26 @@ def test_bad_target_raises_what_eager_raises_and_changes_nothing(loss: Any, targ
     assert optimizer.t == 0
 
 
+@pytest.mark.parametrize("pos_weight", [1.0, 3, ndl.Tensor([2.0, 1.0, 0.0, 1.0])])
+def test_binary_cross_entropy_may_be_made_inside(pos_weight: Any):
+    def loss(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+        return nn.BCEWithLogitsLoss(pos_weight)(x, y)
+
+    x, y = ndl.init.randn(2, 4), ndl.init.rand(2, 4)
+    assert_close(jit(loss)(x, y).numpy(), loss(x, y).numpy())
+
+
+def test_negative_pos_weight_of_a_loss_made_inside_raises_what_eager_raises():
+    def loss(x: ndl.Tensor, weight: ndl.Tensor) -> ndl.Tensor:
+        return nn.BCEWithLogitsLoss(weight)(x, ndl.ones_like(x))
+
+    x = ndl.init.randn(2, 4)
+    jitted = jit(loss)
+    assert_close(jitted(x, ndl.ones(4)).numpy(), loss(x, ndl.ones(4)).numpy())
+    with pytest.raises(errors.OptionError, match="expected pos_weight of 0 or more"):
+        jitted(x, -ndl.ones(4))
+
+
 def test_ids_without_a_row_raise_what_eager_raises():
     table, ids = nn.Embedding(3, 2), ndl.Tensor([0, 3], dtype="int64")
     with pytest.raises(errors.OutOfRangeError, match="no row 3"):

@@ -360,14 +360,26 @@ def _require_within_0_and_1(loss: str, target: Tensor, slack: float = 0.0) -> No
 
 def _non_negative(loss: str, option: str, weight: Any) -> Any:
     """A number as it is, an array as a constant. Raises OptionError for what is below 0 or NaN."""
+    kept = weight
     try:
-        kept = _kept(weight)
-        fits = kept.dtype.kind != "c" and bool((kept.numpy() >= 0).all())
+        if isinstance(weight, (int, float)):
+            fits = weight >= 0
+        else:
+            kept = _kept(weight)
+            fits = kept.dtype.kind != "c" and _is_not_negative(kept)
     except DTypeError:
         fits = False
     if not fits:
         raise OptionError(f"{loss}: expected {option} of 0 or more, got {weight!r}.")
-    return weight if isinstance(weight, (int, float)) else kept
+    return kept
+
+
+def _is_not_negative(x: Tensor) -> bool:
+    not_negative = ops.greater_equal(x, 0)
+    if is_traced():
+        require_to_be(not_negative)
+        return True
+    return bool(not_negative.numpy().all())
 
 
 def _kept(weight: Any) -> Tensor:
