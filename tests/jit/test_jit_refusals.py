@@ -262,6 +262,28 @@ def test_objects_of_python_cannot_be_changed(make):
     assert holder.thing is None and holder.seen == set()
 
 
+def test_a_loss_that_a_training_step_appends_is_refused_at_its_line():
+    model, losses = network(dropout=0.5), []
+    plain = training_step(model, ndl.optim.Adam(model.parameters(), lr=0.1))
+
+    def step(x, y):
+        losses.append(plain(x, y))  # here
+
+    assert "it gave losses, which had 0 items" in refusal(step, *batch(0))
+    assert losses == []
+
+
+def test_numbers_that_are_drawn_after_a_step_are_refused_at_their_line():
+    model = network(dropout=0.5)
+    plain = training_step(model, ndl.optim.Adam(model.parameters(), lr=0.1))
+
+    def step(x, y):
+        loss = plain(x, y)
+        return loss * np.random.rand()  # here
+
+    assert "random numbers of NumPy" in refusal(step, *batch(0))
+
+
 def test_lists_among_the_arguments_stay_as_they_are():
     given = [ndl.ones(2)]
 

@@ -469,11 +469,11 @@ class Trace(Recorder):
 
     def _line_where(self, happened: Callable[[], bool]) -> str:
         """The line of the function after which something has happened: it is run once more."""
-        again = Trace(self.function, self.tree, self.tensors, self.varying)
         before = modes.tracer
         modes.set("tracer", None)
         self._put_back()
         try:
+            again = Trace(self.function, self.tree, self.tensors, self.varying)
             with again._tracing(), _watched_gradients():
                 args, kwargs = again._passed()
                 return line_where(lambda: again.function(*args, **kwargs), happened)
