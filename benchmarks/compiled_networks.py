@@ -119,9 +119,11 @@ def _makers(names: list[str], job: Job) -> dict[str, Make]:
 
 
 def checked_steps(
-    job: Job, makers: Mapping[str, Make], count: int = _LOSSES
+    job: Job, makers: Mapping[str, Make], count: int = _LOSSES, agree: float = _AGREE
 ) -> tuple[dict[str, Step], dict[str, Exception]]:
     """Steps to time, whose first `count` losses agreed; and what the others failed with.
+
+    agree  by how much losses may differ, relatively
 
     A contender that fails is left out, so that one library's fault does not hide the others'
     figures. Raises LossesDiffer.
@@ -138,17 +140,17 @@ def checked_steps(
         except Exception as fault:
             losses.pop(name, None)
             faults[name] = fault
-    require_same(losses)
+    require_same(losses, agree)
     return steps, faults
 
 
-def require_same(losses: Mapping[str, list[float]]) -> None:
+def require_same(losses: Mapping[str, list[float]], agree: float = _AGREE) -> None:
     """Raise LossesDiffer unless all agree with the first contender's."""
     first, expected = next(iter(losses.items()), ("", []))
     for name, found in losses.items():
-        if not np.allclose(found, expected, rtol=_AGREE, atol=0):
+        if not np.allclose(found, expected, rtol=agree, atol=0):
             raise LossesDiffer(
-                f"expected losses that agree to {_AGREE}, got\n"
+                f"expected losses that agree to {agree}, got\n"
                 f"{first}: {np.round(expected, 5)}\n{name}: {np.round(found, 5)}"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interleaved import least_seconds
 
 import needle as ndl
 
@@ -51,22 +51,13 @@ def peak() -> float:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, _SIDE, _SIDE)).astype(np.float32)
     x, y = (ndl.Tensor(m, requires_grad=False) for m in (a, b))
-    products: list[Callable[[], Any]] = [lambda: a @ b, lambda: x @ y]
+    products: dict[str, Callable[[], Any]] = {"numpy": lambda: a @ b, "needle": lambda: x @ y}
     if is_installed("torch"):
         import torch
 
         s, t = torch.from_numpy(a), torch.from_numpy(b)
-        products.append(lambda: s @ t)
-    return 2e-9 * _SIDE**3 / min(_least_seconds(product) for product in products)
-
-
-def _least_seconds(product: Callable[[], Any], count: int = 10) -> float:
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        products["torch"] = lambda: s @ t
+    return 2e-9 * _SIDE**3 / least_seconds(products)
 
 
 def _processor() -> str:

@@ -28,7 +28,10 @@ TINY = {
     "lstm": partial(jobs.lstm, width=8, vocabulary=17, steps=5, batch=3),
 }
 
-FEW = 3  # losses: a batch this small is soon elsewhere, once a number near 0 lost its sign
+FEW, NEAR = (
+    3,
+    2e-4,
+)  # losses: a batch this small is soon elsewhere, once a number near 0 lost its sign
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_losses_of_needle_and_pytorch_agree(name):
         "eager": needle_contenders.eager,
         "torch": torch_contenders.eager,
     }
-    steps, faults = networks.checked_steps(TINY[name](), makers, FEW)
+    steps, faults = networks.checked_steps(TINY[name](), makers, FEW, NEAR)
     assert not faults
     assert list(steps) == list(makers)
 
@@ -59,7 +62,7 @@ def test_losses_of_jax_agree(name, jax_contenders):
     job = TINY[name]()
     assert jax_contenders.serves(job)
     makers = {"eager": needle_contenders.eager, "jax": jax_contenders.compiled}
-    steps, faults = networks.checked_steps(job, makers, FEW)
+    steps, faults = networks.checked_steps(job, makers, FEW, NEAR)
     assert not faults
     assert list(steps) == list(makers)
 
