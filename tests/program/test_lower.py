@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from program.agreement import assert_compiled_as_eager, normal
+from program.agreement import assert_compiled_as_eager, normal, tensor
 
+import needle as ndl
 from needle.autograd import TensorOp
 from needle.backend_selection import array_api
 
@@ -38,3 +40,27 @@ def test_a_product_reads_what_was_there_before_it_is_written_over(op):
         return op()(x, w)
 
     assert_compiled_as_eager(apply, normal(4, 8), normal(8, 8))
+
+
+@pytest.mark.parametrize("first", ["zeros", "pad"])
+def test_zeros_that_are_returned_are_not_those_that_something_is_written_into(first):
+    def apply(x):
+        if first == "zeros":
+            return ndl.zeros(4, 4), ndl.pad(x, ((1, 1), (1, 1)))
+        return ndl.pad(x, ((1, 1), (1, 1))), ndl.zeros(4, 4)
+
+    assert_compiled_as_eager(apply, normal(2, 2))
+
+
+def test_what_a_later_loop_adds_up_as_it_goes_is_not_added_up_before():
+    @ndl.jit
+    def apply(x, w):
+        y = x @ w
+        total = y.sum(axes=(0,))  # stands before the loop that reads y
+        z = ndl.tanh(y)
+        return y, total, z / z.sum(axes=(1,), keepdims=True)
+
+    y, total, _ = apply(tensor(normal(500, 64)), tensor(normal(64, 100)))
+    np.testing.assert_allclose(total.numpy(), y.numpy().sum(0), rtol=1e-4, atol=1e-2)
+    lowered = apply._latest.executable.compiled.lowered
+    assert str(lowered).count("sum(float32[500,100], axes=(0,))") == 1

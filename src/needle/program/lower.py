@@ -61,6 +61,7 @@ class Lowered:
         self._deferred = {node: unit.nodes[-1] for unit, (node, _) in self._tails.items()}
         self._last_use = self._find_last_uses()
         self._sums = find_column_sums(fused.units, self._tails)
+        self._put_off = self._find_put_off()
         for unit in fused.units:
             self._lower_unit(unit)
         self._bind_outputs()
@@ -76,12 +77,23 @@ class Lowered:
                 last_use[x.node] = max(last_use.get(x.node, -1), read_at)
         return last_use
 
+    def _find_put_off(self) -> set[Node]:
+        """The sums that stand before the loop which adds them up."""
+        place = {unit: i for i, unit in enumerate(self._units)}
+        return {
+            one.total
+            for loop, (sums, _) in self._sums.items()
+            for one in sums
+            if place[self._unit_of[one.total]] < place[loop]
+        }
+
     # -- units ---------------------------------------------------------------------------------
 
     def _lower_unit(self, unit: Unit) -> None:
         first = unit.nodes[0]
-        is_filled_later = first.primitive == "fill" and first not in self._asked
-        if is_filled_later or first in self._deferred or first in self._done:
+        is_later = first.primitive == "fill" and first not in self._asked
+        is_later = is_later or first in self._deferred or first in self._put_off
+        if is_later or first in self._done:
             self._position += 1
         elif not (self._lower_as_tail(unit) or self._lower_as_loop(unit)):
             for node in unit.nodes:
@@ -118,6 +130,9 @@ class Lowered:
         chunk = _CHUNK if sums else 1
         loop = loop_of(unit, self._stored(unit, sums), self.words, None, columns, sums, chunk)
         if loop is None and sums:
+            for one in sums:
+                if one.total in self._put_off:
+                    self._lower_node(one.total)
             sums, loop = [], loop_of(unit, self._stored(unit, []), self.words)
         if loop is None:
             return False
@@ -305,9 +320,12 @@ def _number_dtype(number: Any, target: Layout) -> np.dtype[Any]:
 
 
 def _fill_for(lowered: Lowered, node: Node, fill: Node) -> None:
-    """Memory of a node's own, filled."""
+    """Memory of a node's own, filled. What others have of it stays theirs."""
+    known = lowered.buffers.pop(fill, None)
     _fill(lowered, fill)
     lowered.buffers[node] = lowered.buffers.pop(fill)
+    if known is not None:
+        lowered.buffers[fill] = known
 
 
 def _fill(lowered: Lowered, node: Node) -> None:
