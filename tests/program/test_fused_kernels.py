@@ -58,3 +58,14 @@ def test_a_cast_to_16_bits_and_back_rounds():
 def test_both_zeros_are_numbers_of_their_own():
     x = tensor(np.array([0.0, -0.0, 1.0, -1.0, 3.0]).astype("float32"))
     assert_compiled_as_eager(lambda x: [(x + 1) * 0.0, (x + 1) * -0.0, x + 0.0, x + -0.0], x)
+
+
+def test_a_chain_in_which_each_is_read_twice_is_looked_at_once():
+    """2^60 ways lead through it."""
+
+    def step(x):
+        for _ in range(60):
+            x = (x + x) * 0.5
+        return x
+
+    assert_compiled_as_eager(step, normal(3, 5))

@@ -207,20 +207,12 @@ class Body:
 
     def is_dear(self, number: int) -> bool:
         """Whether a pass computes something that takes long."""
-        stack = self.ends_of(number)
-        while stack:
-            i = stack.pop()
-            v = self.values[i]
-            if (
-                not self.wide[i]
-                or not isinstance(v, Apply)
-                or (i in self.kept and self.level[i] < number)
-            ):
-                continue
-            if v.name in DEAR:
-                return True
-            stack += v.inputs
-        return False
+        return any(
+            isinstance(v := self.values[i], Apply)
+            and v.name in DEAR
+            and not (i in self.kept and self.level[i] < number)
+            for i in self.needed(number)
+        )
 
     @property
     def itemsize(self) -> int:
