@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 
 import numpy as np
@@ -142,3 +144,78 @@ def test_a_child_of_a_fork_goes_on():
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     step(*batch(1))
+
+
+def lazy_product(x):
+    with ndl.lazy():
+        y = ndl.exp(x * 2) @ x + 1
+    return y.numpy()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("way", ["jit", "lazy"])
+def test_a_child_goes_on_though_another_thread_was_at_work_when_it_was_born(way):
+    jitted = ndl.jit(lambda x: ndl.exp(x * 2) @ x + 1)
+    work = lazy_product if way == "lazy" else jitted
+    x = ndl.Tensor(np.zeros((600, 600), np.float32))
+    work(x)
+    stopped = threading.Event()
+
+    def go_on():
+        while not stopped.is_set():
+            work(x)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        all_go_on = all(status_of_child(lambda: work(x)) == 0 for _ in range(8))
+    finally:
+        stopped.set()
+        thread.join(60)
+    assert all_go_on
+
+
+def status_of_child(work):
+    """How a child of a fork ends that does some work, or is ended after 20 s."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def test_threads_that_go_back_through_one_function_do_so_with_their_own_numbers():
+    settings = {"scale": 1.0}
+    scaled = ndl.jit(lambda x: (ndl.tanh(x * settings["scale"]) * settings["scale"]).sum())
+    found = {}
+
+    def go_back(scale, loss, x, barrier):
+        barrier.wait(30)
+        loss.backward()
+        found[scale] = x.grad.numpy()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            barrier, threads = threading.Barrier(3), []
+            for scale in (1.5, 2.5, 3.5):
+                settings["scale"] = scale
+                x = ndl.zeros(64, requires_grad=True)
+                given = scale, scaled(x), x, barrier
+                threads.append(threading.Thread(target=go_back, args=given))
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            for scale in (1.5, 2.5, 3.5):
+                np.testing.assert_allclose(found[scale], scale**2, rtol=1e-5)
+    finally:
+        sys.setswitchinterval(interval)

@@ -101,6 +101,16 @@ _numbers = count()
 _lock = threading.RLock()
 
 
+def _renew_lock() -> None:
+    """In the child of a fork no other thread holds it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def address_of(key: str, write: Writer) -> Address:
     """The address of the kernel with that key, made now if it does not exist yet.
 

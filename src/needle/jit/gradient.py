@@ -15,6 +15,7 @@ from needle.backend_ndarray import creation
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.errors import GradientError
+from needle.jit import function
 from needle.jit.tracing import Leaf, Trace
 from needle.ops import TupleGetItem
 from needle.program.executable import Executable
@@ -75,7 +76,6 @@ class Gradient:
 
     def run(self, call: Call, out_grads: Sequence[NDArray]) -> list[NDArray]:
         """The gradients by the sources, from those of the results."""
-        executable = self._compiled()
         arguments: list[Any] = []
         for array, begin in zip(call.arrays, self._begins, strict=True):
             arguments += (array._memory, (array._offset - begin) * array._layout.itemsize)
@@ -84,11 +84,14 @@ class Gradient:
         compact = [_compact(array) for array in out_grads]
         for array in compact:
             arguments += (array._memory, array._offset * array._layout.itemsize)
-        if executable.numbers:
-            executable.set_numbers(self._evaluate(call.given))
-        made = [new_array(layout, self._new(layout.nbytes)) for layout in self._layouts]
-        results = [item for array in made for item in (array._memory, 0)]
-        if not executable.run(arguments, results):
+        with function._lock:  # numbers are set, and then used
+            executable = self._compiled()
+            if executable.numbers:
+                executable.set_numbers(self._evaluate(call.given))
+            made = [new_array(layout, self._new(layout.nbytes)) for layout in self._layouts]
+            results = [item for array in made for item in (array._memory, 0)]
+            done = executable.run(arguments, results)
+        if not done:
             raise GradientError(
                 "backward: expected values that the ops of a jitted function can go back from, "
                 "got others. Call it under ndl.disable_jit() to see which."

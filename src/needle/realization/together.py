@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from threading import RLock
 from typing import Any
@@ -22,6 +23,16 @@ __all__ = ["realize_together"]
 
 _MOST_OPS = 2000  # of one program
 _lock = RLock()
+
+
+def _renew_lock() -> None:
+    """In the child of a fork no other thread holds it."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def realize_together(asked: Sequence[Value], expected: Iterable[ref[Value]] = ()) -> None:

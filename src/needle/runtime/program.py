@@ -11,11 +11,13 @@ What a kernel reads is in its context, whose addresses are known beforehand but 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -92,6 +94,7 @@ class Program:
         self._variables, self.tasks = layout.variables, layout.tasks
         table = struct.pack("q", self._words.ctypes.data)
         self._run = builtin(runtime_address("run"), table)
+        _programs.add(self)
 
     def set(self, variable: int, word: int) -> None:
         """Give a variable its value: the bits of a double, or an i64."""
@@ -121,6 +124,19 @@ class Program:
             finally:
                 self._words[Head.TIMES_AT] = 0
                 self._arenas.give(arena)
+
+
+_programs: WeakSet[Program] = WeakSet()
+
+
+def _renew_locks() -> None:
+    """In the child of a fork no other thread runs a program."""
+    for program in _programs:
+        program._lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 @dataclass(frozen=True)
