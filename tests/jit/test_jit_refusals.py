@@ -208,6 +208,40 @@ def test_an_array_of_numpy_as_argument():
     assert "float64[2]" in message and "ndl.Tensor" in message
 
 
+# -- results that outlast the call ------------------------------------------------------------
+
+
+class Pair:
+    def __init__(self, first):
+        self.first = first
+
+
+def yielding(x):
+    yield x * 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        yielding,
+        lambda x: map(ndl.exp, [x]),
+        lambda x: Pair(x * 2),
+        lambda x: (x, [Pair([x])]),
+        lambda x: frozenset([x * 2]),
+        lambda x: lambda: x * 2,
+    ],
+)
+def test_results_that_hide_tensors_of_the_call(function):
+    assert "Return the Tensors themselves" in refusal(function, ndl.ones(2), line=False)
+
+
+def test_objects_without_tensors_of_the_call_may_be_returned():
+    model, scale = network(), ndl.ones(2)
+    found = ndl.jit(lambda x: (model, Pair(3), lambda: scale * 2, range(3)))(ndl.ones(2))
+    assert found[0] is model and found[1].first == 3
+    assert found[2]().numpy().tolist() == [2, 2] and found[3] == range(3)
+
+
 # -- what the function changes ----------------------------------------------------------------
 
 

@@ -232,6 +232,23 @@ def test_tensors_kept_for_the_next_call(kind):
     assert variants(call) == 1
 
 
+def test_a_parameter_made_inside_is_one_that_can_be_trained():
+    model = ndl.nn.Linear(3, 2)
+
+    @ndl.jit
+    def halve():
+        model.bias = ndl.nn.Parameter(model.bias.detach() * 0.5)
+
+    model.bias = ndl.nn.Parameter(ndl.ones(2))
+    for half in (0.5, 0.25):
+        halve()
+        assert type(model.bias) is ndl.nn.Parameter and len(model.parameters()) == 2
+        assert model.bias.requires_grad and model.bias.op is None
+        assert model.bias.numpy().tolist() == [half, half]
+    model(ndl.ones(1, 3)).sum().backward()
+    assert model.bias.grad.numpy().tolist() == [1, 1]
+
+
 def test_gradients_accumulate_where_the_step_lets_them():
     losses = []
     for way in (lambda f: f, ndl.jit):

@@ -91,6 +91,10 @@ class Reach:
         while self._queue:
             self._visit(*self._queue.popleft())
 
+    def has_met(self, x: Any) -> bool:
+        """Whether it is among what was found."""
+        return id(x) in self._seen
+
     # -- what is found -------------------------------------------------------------------------
 
     def _visit(self, name: str, x: Any, place: Place | None) -> None:

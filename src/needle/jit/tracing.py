@@ -32,12 +32,13 @@ from needle.fixed import numbers_are_fixed
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Reach
 from needle.jit.snapshot import Change, Snapshot
-from needle.jit.trees import flatten, leaves_of, static_key, unflatten
+from needle.jit.trees import Hole, flatten, leaves_of, static_key, unflatten
 from needle.jit.watch import JitError, line_of, line_where, user_line, watching
 from needle.run_numbers import Numbers, RunNumber
 
 __all__ = ["Draw", "Leaf", "Output", "Recorded", "Trace", "Varying", "is_scalar"]
 
+_LATER = ("__next__", "__await__", "__anext__")  # methods of what goes on after the call
 _SETTINGS = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 
 
@@ -120,12 +121,16 @@ class Varying:
 
 
 class Output:
-    """A Tensor that the function returns, or leaves at a place: what computes it."""
+    """A Tensor that the function returns, or leaves at a place: what computes it.
 
-    __slots__ = ("operand", "requires_grad", "value")
+    is_leaf  whether the function has made it as one, such as a Parameter
+    """
 
-    def __init__(self, value: Any, operand: Operand) -> None:
+    __slots__ = ("is_leaf", "operand", "requires_grad", "value")
+
+    def __init__(self, value: Any, operand: Operand, is_leaf: bool) -> None:
         self.value, self.operand, self.requires_grad = value, operand, value.requires_grad
+        self.is_leaf = is_leaf
 
 
 class Recorded(NamedTuple):
@@ -372,11 +377,32 @@ class Trace(Recorder):
         returned: list[Any] = []
         self.result = flatten(result, returned)
         self.returned = [self._output(value, "a result") for value in returned]
+        for leaf in leaves_of(self.result):
+            if not is_scalar(leaf) and not isinstance(leaf, (Hole, RunNumber)):
+                self._require_no_tensors_in(leaf)
+
+    def _require_no_tensors_in(self, result: Any) -> None:
+        """Refuse what holds Tensors that are those of this call, unless it was there before."""
+        if self.reach.has_met(result):
+            return
+        outside = {id(leaf.held) for leaf in self.leaves.values() if leaf.place is not None}
+        outside |= {id(leaf.held) for _, leaf in self.ties}
+        inside = any(
+            _is_traced(tensor) and id(tensor) not in outside
+            for _, tensor in Reach(("a result", result)).tensors
+        )
+        if inside or any(hasattr(type(result), name) for name in _LATER):
+            raise JitError(
+                "jit: expected results that are Tensors, or tuples, lists, dicts and dataclasses "
+                f"of Tensors, got {kind_of(result)}, whose Tensors would be those of one call. "
+                "Return the Tensors themselves."
+            )
 
     def _output(self, value: Any, name: str) -> Output:
         if not isinstance(value, Tensor):
             raise JitError(f"jit: expected {name} to be a Tensor, got a TensorTuple. Use tuple().")
-        return Output(value, recorded(self.data_of(value)))
+        is_leaf = value.op is None and id(value) in self._born
+        return Output(value, recorded(self.data_of(value)), is_leaf)
 
     def _record_gradient(self) -> None:
         """Differentiate what is returned by the leaves, for whoever goes back from outside."""
@@ -515,7 +541,7 @@ class Trace(Recorder):
     def data_of(self, value: Value) -> Any:
         """The traced array of a value that an op reads."""
         data = value.cached_data
-        if type(data) is NDArray and type(data._memory) is Memory:
+        if _is_traced(value):
             return data
         if type(data) is tuple and all(type(item._memory) is Memory for item in data):
             return data
@@ -584,6 +610,11 @@ def _watched_gradients() -> Iterator[None]:
 def is_scalar(value: Any) -> bool:
     """Whether it is a value that cannot change, and is compared by `==`."""
     return type(value) in (int, float, str, bool, bytes, complex, type(None))
+
+
+def _is_traced(value: Value) -> bool:
+    data = value.cached_data
+    return type(data) is NDArray and type(data._memory) is Memory
 
 
 def _alike(a: Any, b: Any) -> bool:

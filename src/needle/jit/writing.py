@@ -126,9 +126,11 @@ class _Source:
         for number, output in enumerate(outputs, start=position):
             name = f"t{number}"
             names.append(name)
-            made = f"{name} = make(Tensor); {name}.cached_data = {self._array(number)}"
+            kind = self._object(type(output.value)) if output.is_leaf else "Tensor"
+            made = f"{name} = make({kind}); {name}.cached_data = {self._array(number)}"
             if output.requires_grad:
-                made += f"; {name}.op = spent; {name}.requires_grad = True"
+                made += f"; {name}.requires_grad = True"
+                made += "" if output.is_leaf else f"; {name}.op = spent"
             self.lines.append(f"{indent}{made}; package.TENSOR_COUNTER += 1")
         value = names[0] if is_one else f"unflatten({self._object(tree)}, ({', '.join(names)},))"
         self._assign(place, value, indent=indent)
