@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 RESULTS := benchmarks/results
 
 # What is about NDArrays alone says the same in both modes.
-ND_TESTS := tests/compiler tests/runtime tests/ndarray tests/jit
+ND_TESTS := tests/compiler tests/runtime tests/ndarray tests/jit tests/program tests/inspection
+
+# A process per core, which hand each other tests: most of the work is Python's.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: help train test tiny parity fuzz lint types docs bench bench-arrays bench-page bench-text \
         check-python clean
@@ -30,15 +33,15 @@ train: $(VENV)/.has-demo
 	$(BIN)/needle train $(ARGS)
 
 test: $(VENV)/.has-test
-	NEEDLE_BACKEND=nd $(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
-	NEEDLE_BACKEND=np $(BIN)/python -m pytest --ignore=tests/parity $(ND_TESTS:%=--ignore=%) $(ARGS)
+	NEEDLE_BACKEND=nd $(PYTEST) --ignore=tests/parity $(ARGS)
+	NEEDLE_BACKEND=np $(PYTEST) --ignore=tests/parity $(ND_TESTS:%=--ignore=%) $(ARGS)
 
 tiny: $(VENV)/.has-test
 	$(BIN)/python -m pytest tests/test_tiny.py $(ARGS)
 
 parity: $(VENV)/.has-test $(VENV)/.has-torch
-	NEEDLE_BACKEND=nd $(BIN)/python -m pytest tests/parity $(ARGS)
-	NEEDLE_BACKEND=np $(BIN)/python -m pytest tests/parity $(ARGS)
+	NEEDLE_BACKEND=nd $(PYTEST) tests/parity $(ARGS)
+	NEEDLE_BACKEND=np $(PYTEST) tests/parity $(ARGS)
 
 fuzz: $(VENV)/.has-test
 	@export FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000}; \

@@ -173,7 +173,9 @@ VARIANCES = [2 / (300 + 200), 2 / (300 + 200), 2 / 300, 2 / 300]
 
 
 @pytest.mark.parametrize(
-    ("function", "variance"), list(zip(FANS, VARIANCES, strict=True)), ids=lambda v: str(v)
+    ("function", "variance"),
+    list(zip(FANS, VARIANCES, strict=True)),
+    ids=lambda v: getattr(v, "__name__", str(v)),
 )
 def test_weights_have_the_variance_of_the_formula(function, variance):
     weights = function(300, 200).numpy()

@@ -77,7 +77,7 @@ def test_dtype_may_come_from_ml_dtypes():
         (np.array(["2020-01-01"], dtype="datetime64[D]"), r"got datetime64\[D\]\[1\]"),
         (np.array([1, None], dtype=object), r"got object\[2\]"),
     ],
-    ids=str,
+    ids=lambda x: type(x).__name__ if " at 0x" in repr(x) else str(x),
 )
 def test_what_holds_no_numbers_is_refused(source, message):
     with pytest.raises(DTypeError, match=f"Tensor: expected an array of numbers, {message}"):

@@ -10,6 +10,9 @@ from needle import nn
 from needle.jit import jit
 
 
+pytestmark = pytest.mark.nd_mode
+
+
 def tensor(*shape, seed=0):
     return ndl.Tensor(np.random.RandomState(seed).randn(*shape).astype("float32"))
 
