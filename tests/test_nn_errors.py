@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from needle import nn
+from needle.errors import DTypeError
 
 CLASSES = [v for v in vars(nn).values() if inspect.isclass(v) and issubclass(v, nn.Module)]
 
@@ -82,3 +83,10 @@ def test_methods_of_a_private_base_of_ones_own_stay_where_they_are():
 
     assert Plain.forward is _Base.forward
     assert Both()() == "other"
+
+
+def test_a_long_list_in_place_of_a_tensor_is_shown_by_its_beginning():
+    with pytest.raises(DTypeError) as error:
+        nn.Linear(100, 2)([[1.0] * 100] * 64)
+    row = "(float 1.0, float 1.0, float 1.0, ... 100 in all)"
+    assert f"got ({row}, {row}, {row}, ... 64 in all). Wrap it first" in str(error.value)

@@ -89,7 +89,10 @@ def kind_of(value: Any) -> str:
 
 def _describe_one(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return "(" + ", ".join(_describe_one(item) for item in value) + ")"
+        few = value if len(value) <= 8 or any(hasattr(x, "shape") for x in value) else value[:3]
+        shown = [_describe_one(item) for item in few]
+        shown += [f"... {len(value)} in all"] if len(few) < len(value) else []
+        return "(" + ", ".join(shown) + ")"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype}[{','.join(str(extent) for extent in value.shape)}]"
     return f"{type(value).__name__} {value!r}"
