@@ -64,3 +64,22 @@ def test_what_a_later_loop_adds_up_as_it_goes_is_not_added_up_before():
     np.testing.assert_allclose(total.numpy(), y.numpy().sum(0), rtol=1e-4, atol=1e-2)
     lowered = apply._latest.executable.compiled.lowered
     assert str(lowered).count("sum(float32[500,100], axes=(0,))") == 1
+
+
+@pytest.mark.parametrize("axes", [(1,), (0, 1), (1, 3)])
+@pytest.mark.parametrize("order", [(2, 0, 3, 1), (3, 0, 1, 2), (0, 1, 2, 3)])
+def test_sums_over_permuted_axes_lie_as_their_readers_expect(axes, order):
+    def apply(x):
+        y = ndl.permute(x, order) * 2
+        return y.sum(axes=axes), y.sum(axes=axes, keepdims=True) + 1
+
+    assert_compiled_as_eager(apply, normal(2, 3, 4, 5))
+
+
+def test_sums_of_parts_of_rows_beside_sums_of_all_of_them():
+    def apply(x, w):
+        y = ndl.tanh(x @ w)
+        parts = y.reshape((2, 3, 20)).sum(axes=(0,))
+        return parts, y.sum(axes=(0,)), y.reshape((3, 2, 20)).sum(axes=(0,)), y
+
+    assert_compiled_as_eager(apply, normal(6, 8), normal(8, 20))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.program.fuse import Unit
+from needle.program.space import Axes
 from needle.program.tails import Order
 
 __all__ = ["ColumnSum", "find_column_sums"]
@@ -56,13 +57,14 @@ def _take(
     found: Found, loop: Unit, taken: ColumnSum, tails: Mapping[Unit, tuple[Node, Order]]
 ) -> bool:
     """Add a sum to those of a loop, if it fits."""
-    columns = _columns_left(loop, taken)
-    if columns is None:
-        return False
-    if loop in tails and set(tails[loop][1][1]) != set(columns):
+    held: list[Axes] = [[found[loop][1]]] if loop in found else []
+    if loop in tails:
+        held.append(list(tails[loop][1]))
+    columns = _columns_left(loop, taken, held)
+    if columns is None or (loop in tails and tails[loop][1][1] != columns):
         return False
     sums, others = found.get(loop, ([], columns))
-    if set(others) != set(columns):
+    if others != columns:
         return False
     found[loop] = ([*sums, taken], others)
     return True
@@ -101,8 +103,11 @@ def _is_sum(node: Node) -> bool:
     )
 
 
-def _columns_left(loop: Unit, taken: ColumnSum) -> list[int] | None:
-    """The digits that a sum over all rows of a loop leaves, in their order; None if it is none."""
+def _columns_left(loop: Unit, taken: ColumnSum, held: Sequence[Axes]) -> list[int] | None:
+    """The digits that a sum over all rows of a loop leaves, as it lies; None if it is none.
+
+    `held` are kept right where digits are split.
+    """
     space, node, reader = loop.space, taken.total, taken.reader
     if space is None:
         return None
@@ -111,16 +116,20 @@ def _columns_left(loop: Unit, taken: ColumnSum) -> list[int] | None:
         made = taken.read.node
         if made not in space.axes or space.of(made) != space.extents.keys():
             return None
-        axes = space.read(made, view, offset)
+        axes = space.read(made, view, offset, held)
     else:
         if space.of(reader) != space.extents.keys() or offset != taken.read.offset:
             return None
         steps = space.strides(space.axes[reader], taken.read.layout.strides)
-        axes = None if 0 in steps.values() else space.walked(steps, view)
+        axes = None if 0 in steps.values() else space.walked(steps, view, held)
     if axes is None or None in axes:
         return None
     gone = node.parameters["axes"]
-    kept = [digit for axis, row in enumerate(axes) if axis not in gone for digit in row or ()]
+    keepdims = len(node.layout.shape) == len(axes)
+    left = [[] if axis in gone else row for axis, row in enumerate(axes)]
+    left = [row for axis, row in enumerate(left) if keepdims or axis not in gone]
+    steps = space.strides(left, node.layout.strides)
+    kept = sorted(steps, key=lambda digit: -steps[digit])
     if not kept or len(kept) == len(space.extents):
         return None
     if space.columns is not None and set(kept) != set(space.columns):

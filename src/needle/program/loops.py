@@ -80,10 +80,10 @@ class _Builder:
         ]
 
     def order_with(self, columns: Sequence[int]) -> Order:
-        """The usual order, but with these columns."""
+        """The usual order, but with these columns, in this order."""
         rank = self._rank(self._walks())
         rest = [digit for digit in self.space.extents if digit not in columns]
-        return sorted(rest, key=rank), sorted(columns, key=rank)
+        return sorted(rest, key=rank), list(columns)
 
     def build(self, wanted: Order | None, sums: Sequence[ColumnSum], chunk: int) -> Loop | None:
         order = self._order(wanted)
