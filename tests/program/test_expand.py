@@ -9,7 +9,6 @@ import needle as ndl
 from needle import nn
 from needle.jit import jit
 
-
 pytestmark = pytest.mark.nd_mode
 
 
