@@ -11,14 +11,16 @@ from pathlib import Path
 os.environ.setdefault(
     "NEEDLE_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "needle")
 )
-os.environ.setdefault("NEEDLE_VERIFY", "1")  # what each pass of the compiler made is checked
 
 import numpy as np
 import pytest
 
 import needle as ndl
+from needle import config as needle_config
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+COMPILER_TESTS = {"fuzz", "inspection", "jit", "program"}  # folders
 
 # what the tables of operators are run on
 DEVICES = ["cpu", "cpu_numpy"] if ndl.BACKEND == "nd" else ["cpu"]
@@ -49,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "np_mode(reason): about NumPy arrays under the operators")
     config.addinivalue_line("markers", "nd_mode: about Needle's own arrays under the operators")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where the compiler is the matter, what its passes made is verified, which takes time."""
+    if "NEEDLE_VERIFY" not in os.environ:
+        needle_config.VERIFY = not COMPILER_TESTS.isdisjoint(item.path.parts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,5 +38,5 @@ DEBUG = _read_level("NEEDLE_DEBUG", 4)
 # `NEEDLE_PRINT_AFTER`: passes, with commas between them, whose results are to be shown.
 PRINT_AFTER = tuple(filter(None, os.environ.get("NEEDLE_PRINT_AFTER", "").split(",")))
 
-# `NEEDLE_VERIFY`: whether what each pass made is checked. The tests switch it on.
+# `NEEDLE_VERIFY`: whether what each pass made is checked. Tests of the compiler switch it on.
 VERIFY = bool(_read_level("NEEDLE_VERIFY", 1))
