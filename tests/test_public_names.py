@@ -38,6 +38,7 @@ INTERNAL = {
         "require_tensors", "unbroadcast",
     },
     "needle.ops.attention": {"dropped", "require_no_bools"},
+    "needle.ops.conditions": {"finite", "require_to_be"},
     "needle.ops.lookup": {"padding_row"},
     "needle.ops.recurrence": {"require_nonlinearity"},
     "needle.ops.reductions": {"Extreme", "Reduction"},

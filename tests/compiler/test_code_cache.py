@@ -459,6 +459,6 @@ def test_covers_knows_methods_partial_functions_and_strangers() -> None:
 
     assert code_cache.covers(pool.write)
     assert code_cache.covers(functools.partial(pool.write))
-    assert code_cache.covers(pool._PoolCode.read)
+    assert code_cache.covers(pool.PoolCode.read)
     assert not code_cache.covers(functools.partial(no_home))
     assert not code_cache.covers(print)

@@ -126,7 +126,7 @@ def address_of(key: str, write: Writer) -> Address:
                 _at[known.entry] = known
                 made.seconds += perf_counter() - begun
             found = _recent[key] = known.address
-            if len(_recent) > _KEPT:
+            while len(_recent) > _KEPT:
                 _recent.popitem(last=False)
         else:
             _recent.move_to_end(key)

@@ -44,6 +44,7 @@ _OPAQUE = (
     types.MemberDescriptorType,
 )
 _STREAMS = (random.Random, np.random.Generator, np.random.RandomState)
+_PACKAGE = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple({get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OF_TENSORS = frozenset(Value.__annotations__) | {"grad"}
 _MANY = 4096  # items of a container that is no state but data
@@ -269,9 +270,8 @@ def _is_installed(file: str) -> bool:
 
 
 def _is_of_library(function: types.FunctionType) -> bool:
-    if str(function.__module__).partition(".")[0] == "needle":
-        return True
-    return _is_installed(function.__code__.co_filename)
+    file = function.__code__.co_filename
+    return file.startswith(_PACKAGE) or _is_installed(file)
 
 
 @lru_cache(maxsize=4096)

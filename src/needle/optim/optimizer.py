@@ -115,15 +115,22 @@ class Optimizer(Counting):
             if is_lazy():  # all of them, and the state, in one go
                 values = [self._updated(p, grad, group) for p, grad, group in due]
                 realize(*values, *self._waiting_state())
-                for (p, _, _), value in zip(due, values, strict=True):
-                    p.data = value
+                for (p, _, group), value in zip(due, values, strict=True):
+                    self._put(p, value, group)
                 return
             for p, grad, group in due:
-                p.data = self._updated(p, grad, group)
+                self._put(p, self._updated(p, grad, group), group)
 
     def _updated(self, p: Tensor, grad: Tensor, group: Group) -> Tensor:
         try:
             return self.update(p, grad, group)
+        except (DeviceError, DTypeError) as error:
+            self._name_what_has_moved(p, group, error)
+            raise
+
+    def _put(self, p: Tensor, value: Tensor, group: Group) -> None:
+        try:
+            p.data = value
         except (DeviceError, DTypeError) as error:
             self._name_what_has_moved(p, group, error)
             raise
