@@ -83,14 +83,8 @@ def _label(axes: Any, titles: list[str]) -> None:
         Line2D([], [], color=color, marker=marker, linewidth=3, label=label)
         for label, (color, marker) in _SERIES.items()
     ]
-    axes.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.01),
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-        borderaxespad=0,
+    axes.figure.legend(
+        handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=9
     )
 
 

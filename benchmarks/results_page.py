@@ -170,7 +170,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return _NOT_MEASURED if seconds is None else f"{seconds * 1e3:.3g}"
+    """Three digits, or all before the point."""
+    if seconds is None:
+        return _NOT_MEASURED
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def _ratio(quartiles: Sequence[float] | None) -> str:
