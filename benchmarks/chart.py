@@ -52,10 +52,10 @@ def _draw_row(axes: Any, height: int, result: Mapping[str, Any]) -> None:
         if rival == result["best_of_torch"]:
             axes.annotate(
                 f"{median:.2f}",
-                (median, y),
-                xytext=(0, 8),
+                (high, y),
+                xytext=(8, 0),
                 textcoords="offset points",
-                ha="center",
+                va="center",
                 color=_INK,
                 fontsize=9,
                 fontweight="bold",
