@@ -255,8 +255,14 @@ _METH_FASTCALL = 0x80
 
 @cache
 def _definition(address: int) -> _MethodDefinition:
-    """CPython keeps a pointer to it, so it stays for good."""
-    return _MethodDefinition(b"kernel", address, _METH_FASTCALL, None)
+    """CPython keeps a pointer to it, so it stays for good.
+
+    Also while the interpreter ends, when modules go before the functions that somebody still holds:
+    it has a reference more than anybody gives back.
+    """
+    definition = _MethodDefinition(b"kernel", address, _METH_FASTCALL, None)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
+    return definition
 
 
 @lru_cache(maxsize=1)
