@@ -381,3 +381,15 @@ def test_an_error_of_the_function_itself_comes_through_and_leaves_everything():
 def test_a_shape_error_is_raised_at_the_users_line():
     with pytest.raises(ndl.errors.ShapeError, match=re.escape("float32[2,3]")):
         ndl.jit(lambda a, b: a @ b)(ndl.ones(2, 3), ndl.ones(2, 3))
+
+
+def test_a_second_name_for_a_parameter_is_refused():
+    model = ndl.nn.Linear(3, 3)
+    weight = model.weight
+
+    def tie():
+        model.tied = model.weight
+
+    with pytest.raises(ndl.JitError, match=r"tied to be given Tensors of its own, got .*weight"):
+        ndl.jit(tie)()
+    assert not hasattr(model, "tied") and model.weight is weight

@@ -440,6 +440,7 @@ class Trace(Recorder):
             inside: list[Any] = []
             tree = flatten(now, inside)
             if inside:
+                self._require_no_second_name(place, inside)
                 outputs = [self._output(value, place.name) for value in inside]
                 self.stored.append((place, tree, outputs))
                 self.spent |= id(place) in gradients
@@ -451,6 +452,18 @@ class Trace(Recorder):
                 raise self._refused(change)
         self._take_data()
         return known == self.varying.marks
+
+    def _require_no_second_name(self, place: Place, inside: Sequence[Any]) -> None:
+        """Refuse to keep a Tensor that is trained in another place too: they would be two then."""
+        trained = {id(leaf.held): leaf for leaf in self.leaves.values() if leaf.requires_grad}
+        for value in inside:
+            leaf = trained.get(id(value))
+            if leaf is not None:
+                raise JitError(
+                    f"jit: expected {place.name} to be given Tensors of its own, got "
+                    f"{_called(leaf)} itself, which requires grad: as the result of a program it "
+                    "would be a copy. Give it its second name outside of the function."
+                )
 
     def _take_value(self, change: Change, place: Place) -> None:
         before, now = change.before, change.now
