@@ -22,7 +22,6 @@ from needle.backend_ndarray.ndarray_backend_trace import (
     Node,
     NoValueError,
     Operand,
-    delayed,
     recorded,
     trace,
     traced,
@@ -31,6 +30,7 @@ from needle.errors import describe, kind_of
 from needle.fixed import numbers_are_fixed
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Reach
+from needle.jit.recorder import Draw, Recorder, other_data
 from needle.jit.snapshot import Change, Snapshot
 from needle.jit.trees import Hole, flatten, leaves_of, static_key, unflatten
 from needle.jit.watch import JitError, line_of, line_where, user_line, watching
@@ -81,15 +81,6 @@ class Leaf:
             return tensors[self.argument] if tensors else None
         found = None if self.place is None else self.place.get()
         return found if isinstance(found, Tensor) else None
-
-
-class Draw:
-    """Random numbers that are drawn anew before each run: `numpy.random.<name>(*shape)`."""
-
-    __slots__ = ("name", "node", "shape")
-
-    def __init__(self, name: str, shape: tuple[int, ...], node: Node) -> None:
-        self.name, self.shape, self.node = name, shape, node
 
 
 class Varying:
@@ -144,64 +135,6 @@ class Recorded(NamedTuple):
     grads: list[Operand | None]
     given: list[Node]
     checks: list[Operand]
-
-
-class Recorder:
-    """What ops ask of the one who records them.
-
-    draws   random numbers drawn
-    checks  what must be true of values, as operands
-    """
-
-    def __init__(self) -> None:
-        self.draws: list[Draw] = []
-        self.checks: list[Operand] = []
-        self._next_draw: int | None = None  # where draws are repeated
-
-    def draw(self, name: str, shape: tuple[int, ...]) -> NDArray:
-        """float64 random numbers, drawn anew at each run."""
-        if self._next_draw is not None:
-            return self._draw_again(name, shape)
-        layout = Layout.of(trace(cpu()), np.dtype(np.float64), shape)
-        node = Node("input", layout)
-        self.draws.append(Draw(name, shape, node))
-        return new_array(layout, Memory(node))
-
-    def draws_so_far(self) -> int:
-        """How many draws came before: where `repeating` is to begin."""
-        return len(self.draws) if self._next_draw is None else self._next_draw
-
-    @contextmanager
-    def repeating(self, first: int) -> Iterator[None]:
-        """Inside the block draws are those that there were, from number `first` on."""
-        before, self._next_draw = self._next_draw, first
-        try:
-            yield
-        finally:
-            self._next_draw = before
-
-    def _draw_again(self, name: str, shape: tuple[int, ...]) -> NDArray:
-        assert self._next_draw is not None
-        draw = self.draws[self._next_draw] if self._next_draw < len(self.draws) else None
-        if draw is None or (draw.name, draw.shape) != (name, shape):
-            raise JitError(
-                "jit: expected a checkpointed function that draws the same random numbers when "
-                f"it runs again, got a draw of {name}{shape} at {user_line()}."
-            )
-        self._next_draw += 1
-        return new_array(draw.node.layout, Memory(draw.node))
-
-    def delayed(self, array: NDArray, others: Sequence[NDArray]) -> NDArray:
-        """The array, for what is to be computed again when the others are known."""
-        return delayed(array, others)
-
-    def check(self, holds: NDArray) -> None:
-        """Something that must be true of values, at each run."""
-        self.checks.append(recorded(holds))
-
-    def from_outside(self, values: Any) -> None:
-        """Refuse values that may be others at the next call."""
-        raise _other_data(user_line())
 
 
 class Trace(Recorder):
@@ -559,7 +492,7 @@ class Trace(Recorder):
         if type(data) is tuple and all(type(item._memory) is Memory for item in data):
             return data
         if id(value) in self._born:
-            raise _other_data(user_line())
+            raise other_data(user_line())
         raise JitError(
             f"jit: expected Tensors that are found again at each call, got {describe(value)} at "
             f"{user_line()}, which comes out of an iterator, a cache, or the graph of another "
@@ -684,12 +617,4 @@ def _value_asked(line: str) -> JitError:
         "Tensor, by item(), numpy(), float(), an if, or printing it: there are none while the "
         "function is compiled. Return the Tensor and look at it outside; in place of an if on "
         "values use ndl.where; or call the function under ndl.disable_jit()."
-    )
-
-
-def _other_data(line: str) -> JitError:
-    return JitError(
-        f"jit: expected Tensors made of Tensors, got one made of other data at {line}: it would be "
-        "the same at each call. Pass it to the function as an argument, a Tensor, or make it "
-        "outside."
     )

@@ -16,7 +16,6 @@ from needle.compiler.prepared import Prepared
 from needle.dtypes import name_of
 from needle.program.column_sums import ColumnSum
 from needle.program.fuse import Unit
-from needle.program.space import Axes
 from needle.program.steps import Words
 from needle.program.tails import Order
 from needle.runtime.program import Variable
@@ -187,12 +186,7 @@ class _Builder:
 
     def _steps(self, node: Node, view: Layout) -> dict[int, int]:
         """Steps along the digits of an operand of a node."""
-        return self.space.strides(self._axes_read(node), view.strides)
-
-    def _axes_read(self, node: Node) -> Axes:
-        if node.primitive != "reduce":
-            return self.space.axes[node]
-        return self.space.axes_reduced[node]
+        return self.space.strides(self.space.axes_read(node), view.strides)
 
     # -- values --------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels.fused_body import DEAR
 from needle.program.fuse import MOST_NODES, MOST_READ, Fused, Unit
 from needle.program.graph import Graph
-from needle.program.space import Axes
 
 __all__ = ["recompute"]
 
@@ -124,7 +123,9 @@ class _Recomputation:
                 if x.node is node and not (_is_identity(x) and _walks_all(other, user)):
                     return False
         known = [self._again[other, old] for old in recipe.nodes if (other, old) in self._again]
-        walks = [_axes_read(other, user) for user in users] + [other.space.axes[x] for x in known]
+        walks = [other.space.axes_read(user) for user in users] + [
+            other.space.axes[x] for x in known
+        ]
         if any(axes != walks[0] for axes in walks):  # one of them turned, for instance
             return False
         own = set(other.nodes)
@@ -140,7 +141,7 @@ class _Recomputation:
         self, other: Unit, users: Sequence[Node], node: Node, recipe: _Recipe
     ) -> None:
         assert other.space is not None
-        axes = _axes_read(other, users[0])
+        axes = other.space.axes_read(users[0])
         made = []
         for old in recipe.nodes:
             if (other, old) in self._again:
@@ -185,12 +186,6 @@ def _is_identity(x: Operand) -> bool:
     """Whether all of a node's result is read as it lies."""
     own = x.node.layout
     return x.offset == 0 and (x.layout.shape, x.layout.strides) == (own.shape, own.strides)
-
-
-def _axes_read(unit: Unit, node: Node) -> Axes:
-    """The digits of what a node of a loop reads."""
-    assert unit.space is not None
-    return unit.space.axes_reduced.get(node) or unit.space.axes[node]
 
 
 def _walks_all(unit: Unit, node: Node) -> bool:

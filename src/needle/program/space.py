@@ -60,6 +60,10 @@ class Space:
         """All digits that a node has."""
         return {digit for row in self.axes[node] for digit in row or ()}
 
+    def axes_read(self, node: Node) -> Axes:
+        """The digits of what a node reads: its own, but for a reduction."""
+        return self.axes_reduced.get(node) or self.axes[node]
+
     @property
     def rows(self) -> set[int]:
         """The digits that are not reduced over."""

@@ -87,7 +87,7 @@ def _steps_of(unit: Unit, space: Space, node: Node) -> dict[int, int] | None:
     """Steps along the loop's digits in the memory of a node that is read, in one way only."""
     found: dict[int, int] | None = None
     for member in unit.nodes:
-        axes = space.axes_reduced.get(member) or space.axes[member]
+        axes = space.axes_read(member)
         for x in member.inputs:
             if x.node is not node:
                 continue
