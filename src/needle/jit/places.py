@@ -82,7 +82,19 @@ class CellPlace(Place):
         return f"{spelled(self.holder)}.cell_contents"
 
 
-class ClassPlace(Place):
+class _AttributePlace(Place):
+    """An attribute, set as Python sets it."""
+
+    __slots__ = ()
+
+    def set(self, value: Any) -> None:
+        if value is MISSING:
+            delattr(self.holder, self.key)
+        else:
+            setattr(self.holder, self.key, value)
+
+
+class ClassPlace(_AttributePlace):
     """What a class itself holds under a name."""
 
     __slots__ = ()
@@ -90,29 +102,17 @@ class ClassPlace(Place):
     def get(self) -> Any:
         return vars(self.holder).get(self.key, MISSING)
 
-    def set(self, value: Any) -> None:
-        if value is MISSING:
-            delattr(self.holder, self.key)
-        else:
-            setattr(self.holder, self.key, value)
-
     def spelling(self, spelled: Callable[[Any], str]) -> str:
         return f"{spelled(vars(self.holder))}[{self.key!r}]"
 
 
-class SlotPlace(Place):
+class SlotPlace(_AttributePlace):
     """An attribute that is no entry of the object's dict."""
 
     __slots__ = ()
 
     def get(self) -> Any:
         return getattr(self.holder, self.key, MISSING)
-
-    def set(self, value: Any) -> None:
-        if value is MISSING:
-            delattr(self.holder, self.key)
-        else:
-            setattr(self.holder, self.key, value)
 
     def spelling(self, spelled: Callable[[Any], str]) -> str:
         return f"{spelled(self.holder)}.{self.key}"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from needle.autograd import Tensor
 from needle.autograd.backward import gradients
@@ -32,6 +29,7 @@ from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Reach
 from needle.jit.recorder import Draw, Recorder, other_data
 from needle.jit.snapshot import Change, Snapshot
+from needle.jit.streams import restore_states, same_state, states_of
 from needle.jit.trees import Hole, flatten, leaves_of, static_key, unflatten
 from needle.jit.watch import JitError, line_of, line_where, user_line, watching
 from needle.run_numbers import Numbers, RunNumber
@@ -208,7 +206,7 @@ class Trace(Recorder):
         """
         with self._tracing():
             lifted = Snapshot(self.reach, self._of_arguments)
-            streams = _states(self.reach)
+            streams = states_of(self.reach)
             passed = self._passed()
             try:
                 with _watched_gradients(), watching(self.reach.iterators):
@@ -453,17 +451,19 @@ class Trace(Recorder):
             modes.set("tracer", before)
 
     def _require_no_draws(self, states: list[tuple[str, Any]]) -> None:
-        after = _states(self.reach)
-        name = next((a[0] for a, b in zip(states, after, strict=True) if not _same(a, b)), None)
+        after = states_of(self.reach)
+        name = next(
+            (a[0] for a, b in zip(states, after, strict=True) if not same_state(a, b)), None
+        )
         if name is None:
             return
 
         def has_drawn() -> bool:
-            return not all(map(_same, states, _states(self.reach)))
+            return not all(map(same_state, states, states_of(self.reach)))
 
-        _restore_states(self.reach, states)
+        restore_states(self.reach, states)
         line = self._line_where(has_drawn)
-        _restore_states(self.reach, states)
+        restore_states(self.reach, states)
         raise JitError(
             f"jit: expected no random numbers of {name} drawn inside the function, but {line} "
             "draws some: they would be the same at each call. Draw with ndl.init.rand, randn or "
@@ -573,42 +573,6 @@ def _shown(value: Any) -> str:
 
 def _called(leaf: Leaf) -> str:
     return f"argument {leaf.argument}" if leaf.place is None else leaf.place.name
-
-
-def _states(reach: Reach) -> list[tuple[str, Any]]:
-    """Where all generators of random numbers stand."""
-    states: list[tuple[str, Any]] = [
-        ("NumPy", np.random.get_state()),
-        ("Python", random.getstate()),
-    ]
-    for name, stream in reach.streams:
-        if isinstance(stream, np.random.Generator):
-            states.append((name, stream.bit_generator.state))
-        elif isinstance(stream, np.random.RandomState):
-            states.append((name, stream.get_state()))
-        else:
-            states.append((name, stream.getstate()))
-    return states
-
-
-def _restore_states(reach: Reach, states: list[tuple[str, Any]]) -> None:
-    np.random.set_state(states[0][1])
-    random.setstate(states[1][1])
-    for (_, stream), (_, state) in zip(reach.streams, states[2:], strict=True):
-        if isinstance(stream, np.random.Generator):
-            stream.bit_generator.state = state
-        elif isinstance(stream, np.random.RandomState):
-            stream.set_state(state)
-        else:
-            stream.setstate(state)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(np.array_equal(a, b))
 
 
 def _value_asked(line: str) -> JitError:
