@@ -6,7 +6,7 @@ places and no other way leads from that loop to it; loops that meet in a node be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -56,21 +56,32 @@ def fuse(graph: Graph) -> Fused:
 
 
 class _Fusion:
+    """Units so far, by their numbers.
+
+    closure  of each, those that it depends on, as bits; who was united has the bits of both
+    bits     its own
+    users    the numbers of those that read it directly
+    """
+
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.unit_of: dict[Node, Unit] = {}
         self.units: dict[int, Unit] = {}
-        self.closure: dict[int, int] = {}  # of each unit, those that it depends on, as bits
+        self.closure: list[int] = []
+        self.bits: list[int] = []
+        self.users: list[set[int]] = []
         for node in graph.nodes:
             self._place(node)
 
     # -- dependencies --------------------------------------------------------------------------
 
     def _new(self, node: Node, space: Space | None = None) -> Unit:
-        unit = Unit(node, len(self.closure), space)
-        self.units[unit.number] = unit
-        self.unit_of[node] = unit
-        self.closure[unit.number] = self._depend(unit, node)  # and nobody depends on it yet
+        number = len(self.closure)
+        unit = self.units[number] = self.unit_of[node] = Unit(node, number, space)
+        self.closure.append(0)
+        self.bits.append(1 << number)
+        self.users.append(set())
+        self.closure[number] = self._depend(unit, node)  # and nobody depends on it yet
         return unit
 
     def _depend(self, unit: Unit, node: Node) -> int:
@@ -80,30 +91,30 @@ class _Fusion:
             other = self.unit_of[operand.node]
             if other is not unit:
                 unit.direct.add(other.number)
-                more |= self.closure[other.number] | 1 << other.number
+                self.users[other.number].add(unit.number)
+                more |= self.closure[other.number] | self.bits[other.number]
         return more
 
-    def _add_to_closure(self, number: int, more: int) -> None:
-        closure = self.closure
-        if not more & ~closure[number]:
-            return
-        closure[number] |= more
-        bit = 1 << number
-        for other, bits in closure.items():
-            if bits & bit:
-                closure[other] = bits | more
+    def _add_to_closure(self, numbers: Iterable[int], more: int) -> None:
+        """These units depend on more, and so does who depends on them."""
+        waiting = list(numbers)
+        while waiting:
+            number = waiting.pop()
+            if more & ~self.closure[number]:
+                self.closure[number] |= more
+                waiting += self.users[number]
 
     def _may_join(self, unit: Unit, node: Node) -> bool:
-        bit = 1 << unit.number
+        bits = self.bits[unit.number]
         return not any(
-            self.closure[other.number] & bit
+            self.closure[other.number] & bits
             for other in (self.unit_of[x.node] for x in node.inputs)
             if other is not unit
         )
 
     def _may_unite(self, a: Unit, b: Unit) -> bool:
         return not any(
-            self.closure[other] >> second.number & 1
+            self.closure[other] & self.bits[second.number]
             for first, second in ((a, b), (b, a))
             for other in first.direct
             if other != second.number
@@ -111,23 +122,23 @@ class _Fusion:
 
     def _unite(self, a: Unit, b: Unit) -> None:
         """Put the nodes of b into a."""
-        old, new = 1 << b.number, 1 << a.number
-        closure = self.closure
-        more = (closure[a.number] | closure[b.number]) & ~(old | new)
-        del self.units[b.number]
-        for unit in self.units.values():
-            if b.number in unit.direct:
-                unit.direct.discard(b.number)
-                unit.direct.add(a.number)
-        a.direct = (a.direct | b.direct) - {a.number, b.number}
+        old, new = b.number, a.number
+        closure, bits, users = self.closure, self.bits, self.users
+        del self.units[old]
+        for number in users[old]:
+            self.units[number].direct.discard(old)
+            self.units[number].direct.add(new)
+        for number in b.direct:
+            users[number].discard(old)
+            users[number].add(new)
+        a.direct = (a.direct | b.direct) - {old, new}
+        users[new] = (users[new] | users[old]) - {old, new}
         a.nodes += b.nodes
         for node in b.nodes:
             self.unit_of[node] = a
-        either, kept = old | new, ~old
-        for number, bits in closure.items():
-            if bits & either:
-                closure[number] = bits & kept | new | more
-        closure[a.number], closure[b.number] = more, 0  # of what is gone, nobody asks
+        bits[new] |= bits[old]
+        closure[new] = (closure[new] | closure[old]) & ~bits[new]
+        self._add_to_closure(users[new], closure[new] | bits[new])
 
     # -- joining -------------------------------------------------------------------------------
 
@@ -167,7 +178,7 @@ class _Fusion:
         if fits:
             unit.nodes.append(node)
             self.unit_of[node] = unit
-            self._add_to_closure(unit.number, self._depend(unit, node))
+            self._add_to_closure([unit.number], self._depend(unit, node))
         return fits
 
     def _read_by(self, nodes: Sequence[Node]) -> set[tuple[Node, object, int]]:
