@@ -49,23 +49,21 @@ class Graph:
 
 def sorted_nodes(roots: Iterable[Node]) -> list[Node]:
     """The nodes that the roots depend on, and they: each once, after what it reads."""
-    found: dict[int, Node] = {}
+    begun, done = set[Node](), set[Node]()
     order: list[Node] = []
     for root in roots:
-        if id(root) in found:
-            continue
-        found[id(root)] = root
-        stack = [(root, iter(root.inputs))]
+        stack = [root]
         while stack:
-            node, inputs = stack[-1]
-            for operand in inputs:
-                if id(operand.node) not in found:
-                    found[id(operand.node)] = operand.node
-                    stack.append((operand.node, iter(operand.node.inputs)))
-                    break
-            else:
+            node = stack.pop()
+            if node not in begun:
+                begun.add(node)
+                stack.append(node)  # again, beneath what it reads
+                for x in reversed(node.inputs):
+                    if x.node not in begun:
+                        stack.append(x.node)
+            elif node not in done:
+                done.add(node)
                 order.append(node)
-                stack.pop()
     return order
 
 
