@@ -99,7 +99,7 @@ class _Builder:
         for total, read, reader in sums:
             number = self.number[read.node] if reader is None else self._add_operand(reader, read)
             stores.append(fused.Store(number, name_of(total.layout.dtype), "sums"))
-        body = fused.Body(tuple(self.values), tuple(stores))
+        body = fused.Body.of(self.values, stores)
         strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
         strides += [((0,) * len(rows), 1)] * len(sums)
         extents = [self.space.extents[digit] for digit in rows]
@@ -211,7 +211,7 @@ class _Builder:
             else self._add_operand(node, next(arrays))
             for x in given["operands"]
         ]
-        compute = tuple(str(to) for to in given["compute"])
+        compute = tuple([name_of(to) for to in given["compute"]])
         self.values.append(fused.Apply(given["name"], tuple(inputs), compute, dtype))
         return len(self.values) - 1
 

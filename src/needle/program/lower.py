@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Lowered:
         self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
         self.words = Words()
+        self.contraction = cache(contraction.prepare)  # layers ask the same again
         self._later: list[Step] = []
         self._done: set[Node] = set()
         self._bindings = {node: number for number, node in enumerate(graph.inputs)}
@@ -191,7 +193,7 @@ class Lowered:
         a, b = [x.layout for x in node.inputs]
         whole = unit.space is not None and unit.space.columns is not None
         batch, m, n, k = node.parameters["groups"]
-        prepared = contraction.prepare(a, b, node.layout, batch, m, n, k, whole)
+        prepared = self.contraction(a, b, node.layout, batch, m, n, k, whole)
         result = next(x for x in loop.reads if isinstance(x, Operand) and x.node is node)
         reads = [self.place(operand) for operand in node.inputs]
         writes = [self.fresh(stored) for stored in loop.writes]
@@ -371,7 +373,7 @@ def _scan(lowered: Lowered, node: Node) -> None:
 
 def _contract(lowered: Lowered, node: Node) -> None:
     a, b = [x.layout for x in node.inputs]
-    lowered.add(node, contraction.prepare(a, b, node.layout, *node.parameters["groups"]))
+    lowered.add(node, lowered.contraction(a, b, node.layout, *node.parameters["groups"]))
 
 
 def _gather(lowered: Lowered, node: Node) -> None:

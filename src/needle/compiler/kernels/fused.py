@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 
 from needle.compiler.build import address_of
@@ -96,7 +96,7 @@ def prepare(
     units = total if block == columns else total * -(-columns // block)
     shares = -(-units // chunk)
     return Prepared(
-        address_of(f"fused {body!r}", partial(fused_loops.write, body=body)),
+        address_of(body.key, partial(fused_loops.write, body=body)),
         tuple(numbers),
         nanoseconds,
         tasks_for(nanoseconds, max(1, shares)),
@@ -119,6 +119,7 @@ def _merged(
     return merged or [(1, (0,) * len(strides))]
 
 
+@lru_cache(maxsize=1024)
 def _nanoseconds(body: Body) -> float:
     """Of an element, about."""
     bytes = sum(itemsize(body.values[i].dtype) for i in body.loads if body.wide[i])

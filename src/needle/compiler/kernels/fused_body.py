@@ -12,9 +12,9 @@ memory, which a row does not leave the first caches in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from needle.compiler.types import TYPES
 
@@ -35,12 +35,18 @@ class Load:
     kind: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Number:
-    """A constant that is part of the code."""
+    """A constant that is part of the code. 0.0 is not -0.0."""
 
     value: float
     dtype: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Number) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 @dataclass(frozen=True)
@@ -99,22 +105,32 @@ class Body:
     values: tuple[Item, ...]
     stores: tuple[Store, ...]
 
-    @property
+    @staticmethod
+    def of(values: Sequence[Item], stores: Sequence[Store]) -> Body:
+        """The body of these; the same object each time, so that what is known of it is kept."""
+        return _interned(Body(tuple(values), tuple(stores)))
+
+    @cached_property
+    def key(self) -> str:
+        """All that the code depends on."""
+        return f"fused {self!r}"
+
+    @cached_property
     def operands(self) -> list[int]:
         """The values that have strides: loads and indices."""
         return [i for i, v in enumerate(self.values) if isinstance(v, (Load, Index))]
 
-    @property
+    @cached_property
     def loads(self) -> list[int]:
         """The values that are read from memory."""
         return [i for i, v in enumerate(self.values) if isinstance(v, Load)]
 
-    @property
+    @cached_property
     def scalars(self) -> list[int]:
         """The values that the call brings as numbers."""
         return [i for i, v in enumerate(self.values) if isinstance(v, Scalar)]
 
-    @property
+    @cached_property
     def reduces(self) -> bool:
         """Whether rows are taken as wholes."""
         return any(isinstance(v, Reduce) for v in self.values)
@@ -214,10 +230,16 @@ class Body:
             for i in self.needed(number)
         )
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of the widest type that is in vectors."""
         dtypes = [v.dtype for v, wide in zip(self.values, self.wide, strict=True) if wide]
         dtypes += [v.dtype for v in self.values if isinstance(v, Reduce)]
         dtypes += [s.dtype for s in self.stores if s.kind != "same"]
         return max([4, *[TYPES[dtype].itemsize for dtype in dtypes if dtype != "bool"]])
+
+
+@lru_cache(maxsize=1024)
+def _interned(body: Body) -> Body:
+    """The first body that was equal to it."""
+    return body
