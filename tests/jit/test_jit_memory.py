@@ -130,3 +130,14 @@ def test_what_a_step_was_traced_with_is_not_kept():
     step(x, y)
     del x
     assert array() is None
+
+
+def test_another_batch_size_has_the_same_python():
+    # what looks at the state, and what writes it, is compiled once
+    _, _, step = compiled()
+    for rows in (8, 7):
+        step(*batch(0, rows=rows))
+    forms = [form for known in step._variants.values() for form in known]
+    assert len(forms) == 2
+    assert len({id(form.fits.__code__) for form in forms}) == 1
+    assert len({id(form._around.__code__) for form in forms}) == 1

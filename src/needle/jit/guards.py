@@ -13,6 +13,7 @@ import numpy as np
 
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Container
+from needle.jit.source import Source, written
 from needle.jit.tracing import Leaf, Trace, is_scalar
 
 __all__ = ["Fits", "make_guard"]
@@ -27,16 +28,19 @@ def make_guard(trace: Trace, used: Sequence[Leaf], fetched: Sequence[Leaf]) -> F
 
     It fetches what `used` leaves hold, the numbers, and the Tensors of `fetched` leaves.
     """
-    return _Source(trace, used, fetched).function()
+    return _Guard(trace, used, fetched).function()
 
 
-class _Source:
-    """Source, line by line, and what its names stand for."""
+class _Guard(Source):
+    """Names of what is looked at more than once, and conditions, in one line up to the next name.
+
+    Compiling takes most of the time that a guard takes, and its time goes by the statements.
+    """
 
     def __init__(self, trace: Trace, used: Sequence[Leaf], fetched: Sequence[Leaf]) -> None:
-        self.lines: list[str] = []
-        self.names: dict[str, Any] = {"same": _same, "MISSING": MISSING, "same_array": _same_array}
-        self._objects: dict[int, str] = {}
+        super().__init__()
+        self.names |= {"same": _same, "same_array": _same_array}
+        self._conditions: list[str] = []
         self._places: dict[int, str] = {}
         self._leaves: dict[int, str] = {}
         self._count = 0
@@ -49,53 +53,56 @@ class _Source:
             if id(place) not in counted:
                 self._value(place, value)
         gradients = {id(place) for place in trace.gradients}
+        read, wanted = set(used), {*used, *fetched}
         for leaf in trace.leaves.values():
-            if leaf in used or leaf in fetched or id(leaf.place) not in gradients:
-                self._leaf(leaf, leaf in used)
+            if leaf in wanted or id(leaf.place) not in gradients:
+                self._leaf(leaf, leaf in read)
         self._ties(trace, gradients)
         for place, gradient in trace.gradients_read:
             not_one = " is None" if gradient is None else " is not None"
             self._require(f"{self._gradient(place)}{not_one}")
         self._numbers(trace)
         arrays = "".join(f"d{self._leaves[id(leaf)]}, " for leaf in used)
-        tensors = "".join(f"t{self._leaves[id(leaf)]}, " for leaf in fetched)
-        self.lines.append(f"return ({arrays}), n, ({tensors})")
+        tensors = "".join(f"{self._leaves[id(leaf)]}, " for leaf in fetched)
+        self._add(f"return ({arrays}), n, ({tensors})")
 
     def function(self) -> Fits:
-        body = "\n".join(f"        {line}" for line in self.lines)
-        source = (
-            f"def fits(tensors):\n    try:\n{body}\n"
-            "    except (KeyError, IndexError, AttributeError, TypeError, ValueError):\n"
-            "        return None\n"
-        )
-        exec(compile(source, "<guard>", "exec"), self.names)
-        fits: Fits = self.names.pop("fits")
+        inside = [f"    {line}" for line in self.lines]
+        errors = "(KeyError, IndexError, AttributeError, TypeError, ValueError)"
+        lines = ["try:", *inside, f"except {errors}:", "    return None"]
+        fits: Fits = written("guard", "tensors", lines, self.names)
         return fits
 
     # -- spelling ------------------------------------------------------------------------------
 
     def _require(self, condition: str) -> None:
-        self.lines.append(f"if not ({condition}): return None")
+        """Something that holds; in parentheses, if it is one or the other."""
+        self._conditions.append(condition)
 
-    def _object(self, x: Any) -> str:
-        name = self._objects.get(id(x))
-        if name is None:
-            name = self._objects[id(x)] = f"k{len(self._objects)}"
-            self.names[name] = x
-        return name
+    def _add(self, line: str) -> None:
+        if self._conditions:
+            self.lines.append(f"if not ({' and '.join(self._conditions)}): return None")
+            self._conditions = []
+        self.lines.append(line)
 
     def _spelled(self, x: Any) -> str:
         return self._at(x) if isinstance(x, Place) else self._object(x)
+
+    def _new_name(self, expression: str) -> str:
+        self._count += 1
+        self._add(f"v{self._count} = {expression}")
+        return f"v{self._count}"
 
     def _at(self, place: Place) -> str:
         """A local name for what is at a place."""
         name = self._places.get(id(place))
         if name is None:
-            self._count += 1
-            name = f"v{self._count}"
-            self.lines.append(f"{name} = {place.spelling(self._spelled)}")
-            self._places[id(place)] = name
+            name = self._places[id(place)] = self._new_name(place.spelling(self._spelled))
         return name
+
+    def _once(self, place: Place) -> str:
+        """What is at a place that need not have a name."""
+        return self._places.get(id(place)) or place.spelling(self._spelled)
 
     def _gradient(self, place: Place) -> str:
         """The gradient there, which may never have been set."""
@@ -115,42 +122,38 @@ class _Source:
             if isinstance(place.holder, dict):
                 self._require(f"{place.key!r} not in {self._object(place.holder)}")
             return
-        name = self._at(place)
         if value is None or value is True or value is False:
-            self._require(f"{name} is {value}")
+            self._require(f"{self._once(place)} is {value}")
         elif is_scalar(value):
             known = self._object(value)
-            self._require(f"{name} is {known} or same({name}, {known})")
+            self._require(f"((v := {self._once(place)}) is {known} or same(v, {known}))")
         elif type(value) in (list, dict) or isinstance(value, tuple):
-            size = f" and len({name}) == {len(value)}" if isinstance(value, tuple) else ""
-            self._require(f"{name}.__class__ is {self._object(type(value))}{size}")
+            name = self._at(place)
+            self._require(f"{name}.__class__ is {self._object(type(value))}")
+            if isinstance(value, tuple):
+                self._require(f"len({name}) == {len(value)}")
         elif isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
-            self._require(f"same_array({name}, {self._object(value.copy())})")
+            self._require(f"same_array({self._once(place)}, {self._object(value.copy())})")
         else:
-            self._require(f"{name} is {self._object(value)}")
+            self._require(f"{self._once(place)} is {self._object(value)}")
 
     def _leaf(self, leaf: Leaf, is_used: bool) -> None:
         """Of a Tensor that requires grad it must be that Tensor; of others another will do."""
-        if leaf.argument is not None:
-            self._count += 1
-            name = self._leaves[id(leaf)] = str(self._count)
-            self.lines.append(f"t{name} = tensors[{leaf.argument}]")
+        if leaf.argument is not None:  # what arguments are is in the key
+            name = self._new_name(f"tensors[{leaf.argument}]")
         else:
             assert leaf.place is not None
-            found = self._at(leaf.place)
-            name = self._leaves[id(leaf)] = found[1:]
-            self.lines.append(f"t{name} = {found}")
+            name = self._at(leaf.place)
             if leaf.requires_grad and leaf.tensor.op is None:
-                self._require(f"t{name} is {self._object(leaf.tensor)}")
-                hooks = leaf.tensor._hooks
-                self._require(f"t{name}._hooks is {self._object(hooks)}")
+                self._require(f"{name} is {self._object(leaf.tensor)}")
+                self._require(f"{name}._hooks is {self._object(leaf.tensor._hooks)}")
             else:
-                self._require(f"t{name}.__class__ is {self._object(type(leaf.tensor))}")
-        if leaf.argument is None:  # what arguments are is in the key
-            self._require(f"t{name}.requires_grad is {leaf.requires_grad}")
+                self._require(f"{name}.__class__ is {self._object(type(leaf.tensor))}")
+            self._require(f"{name}.requires_grad is {leaf.requires_grad}")
+        self._leaves[id(leaf)] = name
         if is_used:
-            self.lines.append(f"d{name} = t{name}.cached_data")
-            self.lines.append(f"if d{name} is None: d{name} = t{name}.realize_cached_data()")
+            self._add(f"d{name} = {name}.cached_data")
+            self._add(f"if d{name} is None: d{name} = {name}.realize_cached_data()")
             self._require(f"d{name}._layout is {self._object(leaf.layout)}")
 
     def _ties(self, trace: Trace, gradients: set[int]) -> None:
@@ -158,7 +161,7 @@ class _Source:
         for place, leaf in trace.ties:
             name = self._leaves.get(id(leaf))
             if name is not None and id(place) not in gradients:
-                self._require(f"{place.spelling(self._spelled)} is t{name}")
+                self._require(f"{place.spelling(self._spelled)} is {name}")
         for leaf in trace.leaves.values():
             name = self._leaves.get(id(leaf))
             if leaf.argument is not None or name is None or not leaf.requires_grad:
@@ -171,7 +174,7 @@ class _Source:
         updated = [leaf for leaf in trace.leaves.values() if leaf.updated is not None]
         loose = [leaf for leaf in updated if id(leaf) in self._leaves and not leaf.requires_grad]
         if len(loose) > 1:  # Tensors that were two may have become one
-            ids = ", ".join(f"id(t{self._leaves[id(leaf)]})" for leaf in loose)
+            ids = ", ".join(f"id({self._leaves[id(leaf)]})" for leaf in loose)
             self._require(f"len({{{ids}}}) == {len(loose)}")
 
     def _numbers(self, trace: Trace) -> None:
@@ -182,7 +185,7 @@ class _Source:
             given.append(f"{name}, ")
         for place, first in trace.equal:
             self._require(f"{self._at(place)} == {self._at(first)}")
-        self.lines.append(f"n = ({''.join(given)})")
+        self._add(f"n = ({''.join(given)})")
         if trace.numbers.answers:
             self.names["asks"] = trace.numbers.asks()
             self._require("asks(n)")

@@ -16,6 +16,7 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import new_array
 from needle.jit.gradient import Spent
 from needle.jit.places import MISSING, ArgumentPlace, CellPlace, Place, SlotPlace
+from needle.jit.source import written
 from needle.jit.tracing import Leaf, Output, Trace
 from needle.jit.trees import Hole, unflatten
 from needle.runtime.call import runtime_function
@@ -75,10 +76,8 @@ class _Source:
         self.lines.append(f"return ({returned}), drawn")
 
     def function(self) -> Around:
-        body = "\n".join(f"    {line}" for line in self.lines)
-        source = f"def around(arrays, fetched, tensors, numbers, execute):\n{body}\n"
-        exec(compile(source, "<around>", "exec"), self.names)
-        around: Around = self.names.pop("around")
+        parameters = "arrays, fetched, tensors, numbers, execute"
+        around: Around = written("around", parameters, self.lines, self.names)
         return around
 
     # -- before --------------------------------------------------------------------------------
