@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import io
+import logging
 import os
+import pprint
 import random
 import re
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +172,89 @@ def test_tensors_made_of_arrays_are_refused(function):
     assert "other data" in refusal(function, ndl.ones(2))
 
 
-@pytest.mark.parametrize("function", [clock, date, printed, opened])
+def slept(x):
+    time.sleep(0)  # here
+    return x
+
+
+@pytest.mark.parametrize("function", [clock, date, printed, opened, slept])
 def test_the_world_outside_is_refused(function):
     assert "disable_jit" in refusal(function, ndl.ones(2))
+
+
+def to_stdout(x):
+    sys.stdout.write("step")  # here
+    return x
+
+
+def to_a_descriptor(x):
+    os.write(1, b"step")  # here
+    return x
+
+
+def pretty(x):
+    pprint.pprint({"shape": x.shape})  # here
+    return x
+
+
+def logged(x):
+    logging.getLogger("needle.tests").warning("a step of %s", x.shape)  # here
+    return x
+
+
+@pytest.mark.parametrize("function", [printed, to_stdout, to_a_descriptor, pretty, logged])
+def test_output_is_refused_by_whatever_way_it_is_written(function, capfd, caplog):
+    message = refusal(function, ndl.ones(2))
+    assert "Return what it is about, and do it outside" in message
+    assert capfd.readouterr().out == "" and not caplog.records
+
+
+def test_a_file_is_not_written(tmp_path):
+    path = tmp_path / "notes"
+    path.write_text("as before", encoding="utf-8")
+
+    def function(x):
+        path.write_text("step", encoding="utf-8")  # here
+        return x
+
+    assert "a file is opened" in refusal(function, ndl.ones(2))
+    assert path.read_text(encoding="utf-8") == "as before"
+
+
+def test_a_stream_of_ones_own_in_the_place_of_stdout(monkeypatch):
+    class Notes:
+        def __init__(self):
+            self.lines = []
+
+        def write(self, text):
+            self.lines.append(text)
+
+    notes = Notes()
+    monkeypatch.setattr(sys, "stdout", notes)
+    assert "something is written" in refusal(to_stdout, ndl.ones(2))
+    assert notes.lines == []
+
+
+def test_text_that_goes_nowhere_is_no_output():
+    def function(x):
+        text = io.StringIO()
+        text.write("step")
+        pprint.pprint(x.shape, stream=text)
+        logging.getLogger("needle.tests").debug("a step of %s", x.shape)
+        return x * len(text.getvalue())
+
+    assert np.array_equal(ndl.jit(function)(ndl.ones(2)).numpy(), [9.0, 9.0])
+
+
+def test_a_warning_is_shown_once_as_it_is_without_compiling():
+    def function(x):
+        warnings.warn("old", FutureWarning, stacklevel=1)
+        return x * 2
+
+    call = ndl.jit(function)
+    with pytest.warns(FutureWarning):
+        call(ndl.ones(2))
+    assert np.array_equal(call(ndl.ones(2)).numpy(), [2.0, 2.0])
 
 
 def test_numbers_of_python_make_constants_that_follow_their_source():

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,19 @@ _CLOCKS = [
     time.monotonic_ns, time.process_time, time.thread_time, datetime.datetime.now,
     datetime.datetime.utcnow, datetime.datetime.today, datetime.date.today,
 ]  # fmt: skip
+# Built-in functions, refused on the user's own lines.
 _REFUSED: dict[Any, str] = {
-    **dict.fromkeys(_CLOCKS, "the time is read, which"),
-    builtins.print: "something is printed, which",
-    builtins.input: "input is asked for, which",
-    io.open: "a file is opened, which",
-    os.urandom: "random bytes are asked for, which",
+    **dict.fromkeys(_CLOCKS, "the time is read"),
+    time.sleep: "the program sleeps",
+    os.urandom: "random bytes are asked for",
+}
+_STREAMS = [kind.__new__(kind) for kind in (io.TextIOWrapper, io.BufferedWriter, io.FileIO)]
+# Those refused too where Python's own library calls them for the user's lines.
+_OUTPUT: dict[Any, str] = {
+    builtins.print: "something is printed",
+    builtins.input: "input is asked for",
+    io.open: "a file is opened",
+    **dict.fromkeys([os.write, *[stream.write for stream in _STREAMS]], "something is written"),
 }
 
 
@@ -41,59 +49,107 @@ class JitError(NeedleError, RuntimeError):
     """A function does what a compiled one could not do again at each call."""
 
 
-_NO_USERS = (_PACKAGE, "<frozen", "<string>", "<guard>", get_paths()["stdlib"])
+_LIBRARY = ("<frozen", "<string>", "<guard>", get_paths()["stdlib"])
+
+
+def _is_library(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith(_LIBRARY) and "site-packages" not in file
 
 
 def _is_users(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    return not file.startswith(_NO_USERS) or "site-packages" in file
+    return not frame.f_code.co_filename.startswith(_PACKAGE) and not _is_library(frame)
 
 
 @contextmanager
 def watching(iterators: Sequence[tuple[str, Any]]) -> Iterator[None]:
-    """Refuse, in the block, calls from the user's own lines that a compiled function never makes.
+    """Refuse, in the block, what the user's lines do that a compiled function never does.
 
     Where something else watches this thread already, such as a profiler, nothing is refused.
     """
     if sys.getprofile() is not None:
         yield
         return
-    bodies = {id(x.gi_frame): name for name, x in iterators if isinstance(x, types.GeneratorType)}
-    asked: list[JitError] = []
-    name = iterators[0][0] if iterators else ""
+    from needle.runtime.watch import definition_of, watching_calls  # which loads the compiler
 
-    def watch(frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call":
-            try:
-                said = _REFUSED.get(called)
-            except TypeError:  # of what cannot be hashed
-                return
-            if called is builtins.next and iterators:
-                said = f"{name} is asked for its next item, which"
-            if said is not None and _is_users(frame):
-                raise _refused(said, _spelt(frame))
-        elif event == "call" and id(frame) in bodies:  # to raise here would end the generator
-            said = f"{bodies[id(frame)]} is asked for its next item, which"
-            asked.append(_refused(said, _spelt(frame.f_back or frame)))
-
-    sys.setprofile(watch)
-    try:
+    watch = _Watch(iterators, definition_of)
+    with watching_calls([*watch.said, *watch.output], [*watch.bodies, *watch.codes], watch.met):
         yield
-    finally:
-        sys.setprofile(None)
-    if asked:
-        raise asked[0]
+    if watch.asked:
+        raise watch.asked[0]
 
 
-def _refused(said: str, line: str) -> JitError:
+class _Watch:
+    """What is refused, and what messages say of it.
+
+    said    of built-in functions by their definitions, on the user's lines
+    output  the same, called by Python's library too; `codes`: of functions written in Python
+    bodies  frames of generators within reach, with their names
+    asked   errors for those of them that went on
+    """
+
+    def __init__(
+        self, iterators: Sequence[tuple[str, Any]], definition_of: Callable[[Any], int]
+    ) -> None:
+        self._definition_of = definition_of
+        self.said = {definition_of(function): said for function, said in _REFUSED.items()}
+        self.output = {definition_of(function): said for function, said in _OUTPUT.items()}
+        if iterators:
+            self.said[definition_of(builtins.next)] = _next_of(iterators[0][0])
+        self.codes = dict(_output_in_python())
+        self.bodies: dict[FrameType, str] = {}
+        for name, x in iterators:
+            if isinstance(x, types.GeneratorType) and x.gi_frame is not None:
+                self.bodies[x.gi_frame] = name
+        self.asked: list[JitError] = []
+
+    def met(self, called: Any) -> None:
+        """Raise JitError, if it is the user who calls that function, or enters that frame."""
+        frame: FrameType | None = sys._getframe(1)
+        if called in self.bodies:  # to raise here would end the generator
+            self.asked.append(_refused(_next_of(self.bodies[called]), called.f_back))
+        elif isinstance(called, FrameType):
+            self._refuse_output(self.codes[called.f_code], called.f_back)
+        elif (definition := self._definition_of(called)) in self.output:
+            self._refuse_output(self.output[definition], frame)
+        elif frame is not None and _is_users(frame):
+            raise _refused(self.said[definition], frame)
+
+    def _refuse_output(self, said: str, frame: FrameType | None) -> None:
+        while frame is not None and _is_library(frame):
+            if frame.f_code.co_filename == warnings.__file__:  # each is shown once, as it is
+                return
+            frame = frame.f_back
+        if frame is not None and _is_users(frame):
+            raise _refused(said, frame, "Return what it is about, and do it")
+
+
+def _next_of(name: str) -> str:
+    return f"{name} is asked for its next item"
+
+
+def _output_in_python() -> Iterator[tuple[types.CodeType, str]]:
+    """Functions written in Python that are output."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        yield logging.Logger.handle.__code__, "something is logged"
+    for stream in (sys.stdout, sys.stderr):
+        write = getattr(type(stream), "write", None)
+        if isinstance(write, types.FunctionType):
+            yield write.__code__, "something is written"
+
+
+def _refused(said: str, frame: FrameType | None, instead: str = "Do it") -> JitError:
     return JitError(
-        f"jit: expected a function that computes from Tensors alone, but at {line} {said} a "
-        "compiled function does not do again at each call. Do it outside of the function, or call "
-        "it under ndl.disable_jit()."
+        f"jit: expected a function that computes from Tensors alone, but at {_spelt(frame)} "
+        f"{said}, which a compiled function does not do again at each call. {instead} outside of "
+        "the function, or call it under ndl.disable_jit()."
     )
 
 
-def _spelt(frame: FrameType) -> str:
+def _spelt(frame: FrameType | None) -> str:
+    if frame is None:
+        return "an unknown line"
     return f'"{frame.f_code.co_filename}", line {frame.f_lineno}'
 
 
@@ -102,7 +158,7 @@ def user_line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_users(frame):
         frame = frame.f_back
-    return "an unknown line" if frame is None else _spelt(frame)
+    return _spelt(frame)
 
 
 def line_of(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from needle.runtime.available import total_bytes
 from needle.runtime.memory import require_arguments, write_memory
 from needle.runtime.program_code import write_programs
 from needle.runtime.threads import FUNCTIONS, attach, write_pool
+from needle.runtime.watch_code import write_watch
 
 __all__ = ["bind", "builtin", "runtime_address", "runtime_function"]
 
@@ -103,7 +104,7 @@ def runtime_address(name: str) -> int:
 def _library() -> dict[str, int]:
     code = build.object_code("runtime", _write_runtime)
     names = [f"needle_py_{name}" for name in _PYTHON_FUNCTIONS]
-    addresses = build.link(code, *names, *FUNCTIONS)
+    addresses = build.link(code, *names, *FUNCTIONS, "needle_watch")
     attach(addresses)
     builtin(addresses["needle_py_keep"], b"")(_bytes_to_keep())
     return addresses
@@ -114,6 +115,7 @@ def _write_runtime(module: Any, target: Target) -> None:
     write_pool(module, target)
     _write_call(module, target)
     write_programs(module, target)
+    write_watch(module, target)
 
 
 def _bytes_to_keep() -> int:
