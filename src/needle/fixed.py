@@ -62,7 +62,7 @@ def _plain(x: Any) -> Any:
 def _is_of_numbers(x: Any, count: int) -> bool:
     if type(x) in (list, tuple):
         return count <= _MANY and all(_is_of_numbers(item, count) for item in x)
-    return type(x) in (int, float, bool)
+    return type(x) in (int, float, bool, range)
 
 
 def fixed(values: Any) -> Fixed:

@@ -265,6 +265,48 @@ def test_numbers_of_python_make_constants_that_follow_their_source():
     assert np.array_equal(call(ndl.zeros(2)).numpy(), [11, 23])
 
 
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda x: x[[0, 1, 0]],
+        lambda x: x[:, [1, -1]],
+        lambda x: x[[[0, 1], [2, 2]], [0, 1]],
+        lambda x: x[range(2)],
+        lambda x: x[[i for i in range(3) if i != 1]],
+        lambda x: x[[True, False, True]],
+        lambda x: x[[[True, False], [False, True], [True, True]]],
+        lambda x: ndl.take(x, [0, 1], 0),
+        lambda x: ndl.take_along(x, [[0], [1], [0]], 1),
+    ],
+)
+def test_indices_written_out_are_constants(pick):
+    x = ndl.Tensor(np.arange(6.0).reshape(3, 2))
+    expected = pick(x)
+    found = ndl.jit(pick)(x)
+    assert np.array_equal(found.numpy(), expected.numpy())
+    (expected * expected).sum().backward()
+    slope = x.grad.numpy()
+    (found * found).sum().backward()
+    assert np.array_equal(x.grad.numpy(), slope)
+
+
+def test_lists_of_indices_from_elsewhere_are_looked_at_again():
+    rows, x = [0, 1], ndl.Tensor(np.arange(6.0).reshape(3, 2))
+    call = ndl.jit(lambda x, columns: x[rows][:, columns])
+    assert np.array_equal(call(x, [0]).numpy(), [[0], [2]])
+    rows[1] = 2
+    assert np.array_equal(call(x, [0]).numpy(), [[0], [4]])
+    assert np.array_equal(call(x, [1]).numpy(), [[1], [5]])
+    assert np.array_equal(call(x, [True, True]).numpy(), [[0, 1], [4, 5]])
+
+
+def test_indices_out_of_an_array_are_refused():
+    def function(x):
+        return x[np.array([0, 1])]  # here
+
+    assert "other data" in refusal(function, ndl.ones(3))
+
+
 def test_what_an_iterator_gives_is_refused():
     batches = (ndl.ones(2) * i for i in range(10))
     numbers = (float(i) for i in range(10))

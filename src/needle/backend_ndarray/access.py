@@ -38,6 +38,7 @@ from needle.errors import (
     describe,
     kind_of,
 )
+from needle.fixed import fixed
 
 __all__ = [
     "along",
@@ -112,7 +113,10 @@ def _require_no_tensor(name: str, value: Any) -> None:
 
 def _nonzero(mask: NDArray) -> tuple[NDArray, ...]:
     """Where a mask is true: its data decides on the result's shape."""
-    return tuple([array(i, "int64", mask.device) for i in np.nonzero(np.asarray(mask))])
+    places: Any = np.nonzero(np.asarray(mask))
+    if not mask.device.has_memory:  # what values a trace has stay as they are
+        places = map(fixed, places)
+    return tuple([array(i, "int64", mask.device) for i in places])
 
 
 def _gather(x: NDArray, indices: Sequence[NDArray], axis: int) -> NDArray:

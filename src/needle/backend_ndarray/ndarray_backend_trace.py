@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from needle.backend_ndarray.device import Device, Run, Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.errors import NeedleError, describe
+from needle.fixed import Fixed
 from needle.origins import Origin, current
 from needle.run_numbers import value_of
 
@@ -142,15 +144,16 @@ class TraceDevice(Device):
     def memory_size(self, layout: Layout, memory: Any) -> int:
         return memory.node.layout.nbytes // layout.itemsize  # type: ignore[no-any-return]
 
-    def view(self, layout: Layout, memory: Any, offset: int) -> NoReturn:
-        raise NoValueError(
-            f"trace: expected an array with values, got {describe(layout)} without: its shape and "
-            "dtype are known, its elements not yet. Use array functions only: where() for an if, "
-            "maximum() and minimum() for comparisons, integer arrays for masks."
-        )
+    def view(self, layout: Layout, memory: Any, offset: int) -> np.ndarray[Any, Any]:
+        values = memory.node.parameters.get("values")
+        if isinstance(values, Fixed):  # of a constant of the record, which nobody changes
+            steps = [step * layout.itemsize for step in layout.strides]
+            flat = values.reshape(-1)[offset:]
+            return as_strided(flat, layout.shape, steps, writeable=False)
+        raise _no_value(layout)
 
     def address(self, memory: Any) -> NoReturn:
-        self.view(memory.node.layout, memory, 0)
+        raise _no_value(memory.node.layout)
 
     # -- primitives ----------------------------------------------------------------------------
 
@@ -198,6 +201,14 @@ class TraceDevice(Device):
 
     def iota(self, out: Layout) -> Run:
         return _recorder("iota", [], out)
+
+
+def _no_value(layout: Layout) -> NoValueError:
+    return NoValueError(
+        f"trace: expected an array with values, got {describe(layout)} without: its shape and "
+        "dtype are known, its elements not yet. Use array functions only: where() for an if, "
+        "maximum() and minimum() for comparisons, integer arrays for masks."
+    )
 
 
 def _recorder(primitive: str, layouts: Sequence[Layout], out: Layout, **parameters: Any) -> Run:
