@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import nullcontext
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -517,12 +518,23 @@ def test_programs_are_let_go_oldest_first(monkeypatch):
     assert len(own) == 0
 
 
-def test_arenas_of_programs_are_bounded_together(monkeypatch):
+def test_programs_that_need_a_large_arena_go_with_the_next_that_does_not(monkeypatch):
     own = Programs(most_bytes=100_000)
     monkeypatch.setattr(together, "programs", own)
-    for width in range(100, 110):
+
+    def kept_after(width):
         x = random(width, width)
         with ndl.lazy(), ndl.no_grad():
             y = ndl.tanh(x @ x) @ x
         y.numpy()
-    assert own.compiled == 10 and 1 <= len(own) <= 3
+        return sorted(isqrt(program.nbytes // 4) for program in own._known.values())
+
+    small = list(range(100, 110))
+    for width in small:
+        found = kept_after(width)
+    assert found == small  # they share one arena, so there is room for all
+    assert kept_after(200) == [*small, 200]
+    assert kept_after(300) == [*small, 200, 300]
+    assert kept_after(200) == [*small, 200, 300]  # nothing new
+    assert kept_after(250) == [*small, 200, 250]
+    assert kept_after(99) == [99, *small]

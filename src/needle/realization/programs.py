@@ -116,7 +116,7 @@ class Compiled:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arena."""
+        """Bytes of the arena that it needs."""
         return self.executable.compiled.memory.total
 
     def run(self, spelling: Spelling) -> list[Any] | None:
@@ -136,7 +136,8 @@ class Programs:
     """The programs there are, the least recently used first; some of them are let go at times.
 
     most        how many are kept
-    most_bytes  how large their arenas may be together, but for one that is larger by itself
+    most_bytes  of the arena that they share: those that need more are let go as soon as one is
+                compiled that needs less than they
     compiled    how many were compiled so far
     """
 
@@ -153,7 +154,7 @@ class Programs:
         if found is None or not found.serves(spelling.numbers):
             found = self._known[spelling.key] = Compiled(spelling)
             self.compiled += 1
-            self._let_go()
+            self._let_go(found.nbytes)
         self._known.move_to_end(spelling.key)
         return found
 
@@ -161,12 +162,12 @@ class Programs:
         """Let go of all programs, and the memory that they work in."""
         self._known.clear()
 
-    def _let_go(self) -> None:
-        total = sum(program.nbytes for program in self._known.values())
-        while len(self._known) > 1 and (len(self._known) > self.most or total > self.most_bytes):
-            key, oldest = next(iter(self._known.items()))
-            total -= oldest.nbytes
+    def _let_go(self, needed: int) -> None:
+        most = max(self.most_bytes, needed)
+        for key in [key for key, program in self._known.items() if program.nbytes > most]:
             del self._known[key]
+        while len(self._known) > self.most:
+            self._known.popitem(last=False)
 
 
 programs = Programs()

@@ -2,7 +2,7 @@
 
 Programs run one after the other, so one arena, as large as the largest needs, serves them all: the
 signatures of a function, training and evaluation. Where two threads run programs at the same time
-there is another for as long as that takes. The last program to go takes the arena with it.
+there is another for as long as that takes. What only a program needs that is gone goes too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,21 @@ class Arenas:
 
     def __init__(self) -> None:
         self._idle: list[Any] = []
+        self._needs: list[int] = []
+        self._most = 0
         self._new, self._size = runtime_function("new"), runtime_function("size")
+
+    def need(self, program: Any, nbytes: int) -> None:
+        """Note that a program takes so many bytes, for as long as it is there."""
+        self._needs.append(nbytes)
+        self._most = max(self._most, nbytes)
+        weakref.finalize(program, self._forget, nbytes).atexit = False
+
+    def _forget(self, nbytes: int) -> None:
+        self._needs.remove(nbytes)
+        self._most = max(self._needs, default=0)
+        if self.kept > self._most:
+            self._idle.clear()
 
     def take(self, nbytes: int) -> Any:
         """Memory of that many bytes or more, which nobody else has until it comes back."""
@@ -35,11 +49,9 @@ class Arenas:
 
     def give(self, memory: Any) -> None:
         """Bring it back."""
-        idle = self._idle
-        if not idle:
-            idle.append(memory)
-        elif self._size(idle[-1]) < self._size(memory):
-            idle[-1] = memory
+        idle, size = self._idle, self._size(memory)
+        if size <= self._most and (not idle or self._size(idle[-1]) < size):
+            idle[:] = [memory]
 
     @property
     def kept(self) -> int:

@@ -89,6 +89,7 @@ class Program:
     ) -> None:
         self._keep, self._lock = (keep, stages), Lock()  # calls hold their kernels
         self._arena, self._arenas = arena, shared_arenas()
+        self._arenas.need(self, arena)
         layout = _Table(stages, bindings + 1, nanoseconds)
         self._words = layout.words()
         self._variables, self.tasks = layout.variables, layout.tasks
