@@ -48,6 +48,16 @@ def test_simplify_has_filled_arrays_as_numbers(golden):
     golden("simplify_filled_arrays", pair(graph, simplify(graph)))
 
 
+def test_simplify_has_arrays_that_are_written_whole_as_copies(golden):
+    def function(x):
+        y, z = [nd.empty((2, 3), dtype=x.dtype, device=x.device) for _ in range(2)]
+        y[:], z[:, 1:] = nd.exp(x), x[:, 1:]
+        return y, z
+
+    graph = graph_of(function, layout(2, 3))
+    golden("simplify_written_whole", pair(graph, simplify(graph)))
+
+
 def test_simplify_keeps_what_differs_by_the_sign_of_zero():
     graph = graph_of(lambda x: (x + 0.0, x + -0.0), layout(3))
     assert len(simplify(graph).nodes) == len(graph.nodes)

@@ -20,6 +20,7 @@ def simplify(graph: Graph) -> Graph:
     """A graph with the same results.
 
     - an array filled with a number is that number: a node "fill"
+    - an array that is written as a whole is a copy of what is written
     - equal nodes with equal inputs are one
     - copies, and products with 1, that are laid out as what they read are what they read
     """
@@ -45,9 +46,11 @@ class _Simplified:
     def _simple(self, node: Node) -> Node:
         if node.primitive in ("input", "constant", "empty"):
             return node
+        if node.primitive == "assign" and _writes_all(node):
+            if node.numbers:
+                return self._once(Node("fill", node.layout, (), {}, node.numbers))
+            node = _as_copy(node)
         inputs = tuple([self._read(operand) for operand in node.inputs])
-        if node.primitive == "assign" and _fills(node):
-            return self._once(Node("fill", node.layout, (), {}, node.numbers))
         given = _given(node, inputs)
         if given is not None:
             return given
@@ -71,16 +74,19 @@ def _identity(number: Any) -> Hashable:
     return type(number), repr(number)  # 0.0 is not -0.0
 
 
-def _fills(node: Node) -> bool:
-    """Whether it writes a number to all of a memory."""
-    (place,) = node.inputs if len(node.inputs) == 1 else (None,)
+def _writes_all(node: Node) -> bool:
+    """Whether it writes all of a memory."""
+    place = node.inputs[-1]
     return (
-        place is not None
-        and bool(node.numbers)
-        and place.offset == 0
-        and place.layout.nbytes == node.layout.nbytes
-        and not place.layout.repeats
+        place.offset == 0 and place.layout.nbytes == node.layout.nbytes and not place.layout.repeats
     )
+
+
+def _as_copy(node: Node) -> Node:
+    """What writes an array to all of a memory, as memory of its own."""
+    source, place = node.inputs
+    given = {"name": "copy", "operands": (source.layout,), "compute": (place.layout.dtype,)}
+    return Node("elementwise", place.layout, (source,), given)
 
 
 def _given(node: Node, inputs: tuple[Operand, ...]) -> Node | None:
