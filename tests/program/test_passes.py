@@ -128,6 +128,18 @@ def test_an_output_stays_apart_where_another_still_reads_the_input():
     assert built.in_place == [False, False]
 
 
+def test_positions_are_looked_at_once():
+    def function(x, y, rows):
+        picked = x[rows]
+        back = ndl.backend_ndarray.access.scatter_add(x.shape, (rows,), picked)
+        return back, y[rows]
+
+    graph = graph_of(function, layout(4, 8), layout(5, 8), layout(6, dtype="int64"))
+    steps = lower(fuse(separate_outputs(simplify(graph)))).steps
+    looks = [(step.nodes[0].primitive, step.error) for step in steps]
+    assert looks == [("gather", True), ("scatter_add", False), ("gather", True)]
+
+
 # -- all of them -------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ class Lowered:
         self.contraction = cache(contraction.prepare)  # layers ask the same again
         self._later: list[Step] = []
         self._done: set[Node] = set()
+        self._looked_at: set[tuple[Sequence[Operand], Sequence[int]]] = set()
         self._bindings = {node: number for number, node in enumerate(graph.inputs)}
         self._units = fused.units
         self._unit_of = {node: unit for unit in fused.units for node in unit.nodes}
@@ -252,6 +253,16 @@ class Lowered:
             )
         )
 
+    def is_first_look(self, indices: Sequence[Operand], extents: Sequence[int]) -> bool:
+        """Whether no step so far finds fault with the same positions along the same axes.
+
+        A second look would find nothing else, and might come late: that of an embedding's gradient.
+        """
+        look = (tuple(indices), tuple(extents))
+        known = look in self._looked_at
+        self._looked_at.add(look)
+        return not known
+
     def is_last_use(self, node: Node) -> bool:
         """Whether nobody reads `node` after the node that is being lowered."""
         return self._last_use.get(node, -1) <= self._position
@@ -379,13 +390,15 @@ def _contract(lowered: Lowered, node: Node) -> None:
 def _gather(lowered: Lowered, node: Node) -> None:
     x, *indices = [operand.layout for operand in node.inputs]
     axis = node.parameters["axis"]
-    lowered.add(node, gather.prepare_gather(x, indices, axis, node.layout), error=True)
+    looks = lowered.is_first_look(node.inputs[1:], x.shape[axis:][: len(indices)])
+    lowered.add(node, gather.prepare_gather(x, indices, axis, node.layout), error=looks)
 
 
 def _scatter_add(lowered: Lowered, node: Node) -> None:
     x, *indices = [operand.layout for operand in node.inputs]
-    axis = node.parameters["axis"]
-    lowered.add(node, gather.prepare_scatter_add(x, indices, axis, node.layout), error=True)
+    axis, out = node.parameters["axis"], node.layout
+    looks = lowered.is_first_look(node.inputs[1:], out.shape[axis:][: len(indices)])
+    lowered.add(node, gather.prepare_scatter_add(x, indices, axis, out), error=looks)
 
 
 def _check(lowered: Lowered, node: Node) -> None:
