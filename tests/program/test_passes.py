@@ -128,6 +128,17 @@ def test_an_output_stays_apart_where_another_still_reads_the_input():
     assert built.in_place == [False, False]
 
 
+def test_what_may_find_fault_overwrites_nothing():
+    graph = graph_of(
+        lambda h, x, rows: (x[rows], nd.exp(h)),
+        layout(4, 8),
+        layout(9, 8),
+        layout(4, dtype="int64"),
+        updates={0: 0},
+    )
+    assert Executable(graph, graph.updates).in_place == [False, False]
+
+
 def test_positions_are_looked_at_once():
     def function(x, y, rows):
         picked = x[rows]

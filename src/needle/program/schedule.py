@@ -62,6 +62,8 @@ class Schedule:
         if len(writers) != 1:
             return False
         writer = writers[0]
+        if self.steps[writer].error:
+            return False  # it writes before all of it has been looked at
         checks = [i for i, step in enumerate(self.steps) if step.error]
         first = {*self._readers.get(old, ()), *checks} - {writer}
         if any(self._closure[other] >> writer & 1 for other in first):
