@@ -73,6 +73,25 @@ def test_an_index_out_of_range(row):
     assert variants(call) == 1
 
 
+def test_an_index_out_of_range_leaves_the_gradients_that_are_written_in_place():
+    table, head = ndl.nn.Embedding(7, 4), ndl.nn.Linear(4, 3)
+
+    @ndl.jit
+    def step(rows):
+        (head(table(rows)) ** 2).sum().backward()
+
+    step(ids(0, 6, 6))
+    (built,) = step.compiled
+    assert built.allocations == 0
+    params = [*table.parameters(), *head.parameters()]
+    before = [p.grad.numpy() for p in params]
+    with pytest.raises(ndl.errors.OutOfRangeError):
+        step(ids(1, 2, 7))
+    assert all(np.array_equal(p.grad.numpy(), x) for p, x in zip(params, before, strict=True))
+    step(ids(1, 2, 3))
+    assert (table.weight.grad.numpy()[1:4] != 0).all() and not table.weight.grad.numpy()[6].any()
+
+
 @pytest.mark.parametrize("draw", [ndl.init.rand, ndl.init.randn, ndl.init.randb])
 def test_memory_that_is_not_there_leaves_the_random_numbers(monkeypatch, draw):
     call = ndl.jit(lambda x: x + draw(5).astype("float32").sum())

@@ -316,3 +316,103 @@ def test_parameters_are_updated_where_they_lie_unless_somebody_holds_them():
     step(*batch(2))
     assert np.array_equal(held.numpy(), seen) and np.array_equal(view.numpy(), seen.reshape(-1))
     assert (p.numpy() != seen).any()
+
+
+HOLDS = {
+    "Tensor": lambda grad: grad,
+    "array": lambda grad: grad.cached_data,
+    "view": lambda grad: grad.reshape((-1,)).detach(),
+    "DLPack": lambda grad: np.from_dlpack(grad),
+}
+
+
+def numbers_in(held):
+    return np.array(held.numpy() if hasattr(held, "numpy") else held).reshape(-1)
+
+
+@pytest.mark.parametrize("kind", HOLDS)
+def test_gradients_go_where_the_last_ones_lie_unless_somebody_holds_them(kind):
+    model = network(norm=True)
+    opt = ndl.optim.Adam(model.parameters(), lr=0.1)
+    step = ndl.jit(training_step(model, opt))
+    lie_at = []
+    for seed in range(3):
+        step(*batch(seed))
+        lie_at.append([id(p.grad.cached_data._memory) for p in model.parameters()])
+    assert lie_at[0] == lie_at[1] == lie_at[2]
+    assert [built.allocations for built in step.compiled] == [1]  # the loss
+    held = [HOLDS[kind](p.grad) for p in model.parameters()]
+    seen = [numbers_in(x).copy() for x in held]
+    step(*batch(3))
+    step(*batch(4))
+    assert all(np.array_equal(numbers_in(x), old) for x, old in zip(held, seen, strict=True))
+    assert all(
+        (p.grad.numpy().reshape(-1) != x).any() for p, x in zip(opt.params, seen, strict=True)
+    )
+
+
+def test_gradients_that_others_brought_stay_as_they_are():
+    model = ndl.nn.Linear(3, 2)
+    opt = ndl.optim.SGD(model.parameters(), lr=0.1)
+
+    @ndl.jit
+    def step(x):
+        opt.reset_grad()
+        (model(x) ** 2).sum().backward()
+        opt.step()
+
+    shared, wide = np.ones((3, 2), np.float32), ndl.ones(4, 2)
+    model.weight.data = ndl.from_dlpack(shared)
+    step(ndl.ones(1, 3))
+    model.weight.grad, model.bias.grad = ndl.from_dlpack(shared), model.bias.grad
+    step(ndl.ones(1, 3))
+    assert (shared == 1).all()
+    model.weight.grad = wide[:3].detach()
+    del wide
+    step(ndl.ones(1, 3))
+    assert model.weight.grad.cached_data.is_compact()
+
+
+@pytest.mark.parametrize("kind", ["attribute", "slot", "cell", "list", "key", "argument"])
+def test_what_is_replaced_unread_stays_for_who_holds_it(kind):
+    class Slots:
+        __slots__ = ("kept",)
+
+    class Kept:
+        def __init__(self):
+            self.items, self.by_key, self.slots = [None], {(1, 2): None}, Slots()
+            self.kept = self.slots.kept = None
+
+    kept, cell = Kept(), None
+
+    def call(x, given):
+        nonlocal cell
+        found = x * 2
+        if kind == "attribute":
+            kept.kept = found
+        elif kind == "slot":
+            kept.slots.kept = found
+        elif kind == "list":
+            kept.items[0] = found
+        elif kind == "key":
+            kept.by_key[1, 2] = found
+        elif kind == "argument":
+            given.grad = found
+        else:
+            cell = found
+
+    def now(given):
+        items, key = kept.items[0], kept.by_key[1, 2]
+        return next(
+            x for x in (kept.kept, kept.slots.kept, items, key, given.grad, cell) if x is not None
+        )
+
+    step, given = ndl.jit(call), ndl.ones(2)
+    lie_at = []
+    for i in range(5):
+        step(ndl.ones(2) * i, given)
+        lie_at.append(id(now(given).cached_data._memory))
+    assert len(set(lie_at[1:])) == 1
+    held = now(given)
+    step(ndl.ones(2) * 7, given)
+    assert held.numpy().tolist() == [8, 8] and now(given).numpy().tolist() == [14, 14]

@@ -139,6 +139,25 @@ def test_what_may_find_fault_overwrites_nothing():
     assert Executable(graph, graph.updates).in_place == [False, False]
 
 
+def test_an_output_may_lie_where_anything_did_once_no_fault_can_come():
+    def function(x, rows):
+        y = nd.exp(x)
+        return y, y[rows]
+
+    graph = graph_of(function, layout(4, 8), layout(5, dtype="int64"), updates={0: None, 1: None})
+    built = Executable(graph, graph.updates)
+    assert built.in_place == [False, False]  # what is picked may be out of range
+
+    def after_looking(x, rows):
+        picked = x[rows]
+        return nd.exp(nd.sum(picked, axis=0)), nd.exp(x)
+
+    graph = graph_of(
+        after_looking, layout(4, 8), layout(5, dtype="int64"), updates={0: None, 1: None}
+    )
+    assert Executable(graph, graph.updates).in_place == [True, False]  # which would have to wait
+
+
 def test_positions_are_looked_at_once():
     def function(x, y, rows):
         picked = x[rows]

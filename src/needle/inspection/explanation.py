@@ -27,7 +27,7 @@ class Summary:
     codes          kernels that differ in their machine code
     stages         rows of calls that do not depend on each other
     flops, nbytes  operations, and bytes moved, of all kernels
-    allocations    memories that a step asks for: results, and state that cannot be updated in place
+    allocations    memories that a step asks for: results, and state that cannot lie where it did
     arena          bytes of memory that the program has for itself
     seconds        what tracing and compiling took
     """
@@ -145,7 +145,7 @@ class Explanation:
                 f"step: {time_text(timing.wall)} (median of {timing.runs}){share}; threads are "
                 f"busy for {100 * busy:.0f} % of it",
                 f"work: {count_text(given.flops)} operations, {size_text(given.nbytes)} moved, "
-                f"{given.allocations} allocations",
+                f"{given.allocations} allocation{'' if given.allocations == 1 else 's'}",
                 f"peak: {self.peak}, measured here; who finds its data in caches may exceed it",
             ]
         )

@@ -41,7 +41,7 @@ class Variant:
     leaves, draws        inputs of its program, in their order
     layouts              how its outputs lie: `returned` ones, and then what is state
     sources              of each output, the number of the leaf that it replaces, if there is one
-    in_place             of each, whether it may go where that lies
+    in_place             of each, whether it may go where lies what it replaces, leaf or not
     trace_seconds
     """
 
@@ -82,9 +82,8 @@ class Variant:
         self.returned = len(trace.returned)
         self.sources = [updates.get(number) for number in range(len(outputs))]
         self.in_place = [
-            given is not None
-            and self.executable.in_place[number]
-            and self.layouts[number] is used[given].layout
+            self.executable.in_place[number]
+            and (given is None or self.layouts[number] is used[given].layout)
             for number, given in enumerate(self.sources)
         ]
         return used, updated
@@ -105,12 +104,12 @@ class Variant:
         sources = [] if self.gradient is None else self.gradient.take_sources()
         self._sources = slice(len(updated), len(updated) + len(sources))
         fetched = [*updated, *sources]
-        reused: list[tuple[int, int, int | None]] = []
+        reused: list[tuple[int, int | None, int | None]] = []
         for number, given in enumerate(self.sources):
-            if given is not None and self.in_place[number]:
-                is_stored = number < len(self.layouts) - len(updated)
-                reused.append((number, given, len(fetched) if is_stored else None))
-                fetched += [used[given]] if is_stored else []
+            if self.in_place[number]:
+                is_fetched = given is not None and number < len(self.layouts) - len(updated)
+                reused.append((number, given, len(fetched) if is_fetched else None))
+                fetched += [used[given]] if given is not None and is_fetched else []
         self.fits = make_guard(trace, used, fetched)
         self._around = make_around(trace, used, self.layouts, reused, self._variables)
 
@@ -212,16 +211,21 @@ def _tensor(array: NDArray, requires_grad: bool) -> Tensor:
     return tensor
 
 
-def _updates(trace: Trace, used: list[Leaf], updated: list[Leaf]) -> dict[int, int]:
-    """Outputs that take the place of used leaves: both by their numbers."""
+def _updates(trace: Trace, used: list[Leaf], updated: list[Leaf]) -> dict[int, int | None]:
+    """Outputs that take the place of used leaves: both by their numbers.
+
+    None: of what the program does not read, such as the gradients of the step before.
+    """
     numbers = {id(leaf): number for number, leaf in enumerate(used)}
     at = {_location(leaf.place): leaf for leaf in used if leaf.place is not None}
-    updates: dict[int, int] = {}
+    updates: dict[int, int | None] = {}
     number = len(trace.returned)
-    for place, _, outputs in trace.stored:
-        leaf = at.get(_location(place)) if len(outputs) == 1 else None
+    for place, tree, outputs in trace.stored:
+        leaf = at.get(_location(place)) if type(tree) is Hole else None
         if leaf is not None and not leaf.requires_grad:
             updates[number] = numbers[id(leaf)]
+        elif leaf is None and type(tree) is Hole:
+            updates[number] = None
         number += len(outputs)
     for leaf in updated:
         if id(leaf) in numbers:

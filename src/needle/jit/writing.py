@@ -13,7 +13,7 @@ from typing import Any
 from needle import autograd
 from needle.autograd import Tensor
 from needle.backend_ndarray.layout import Layout
-from needle.backend_ndarray.ndarray import new_array
+from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.jit.gradient import Spent
 from needle.jit.places import MISSING, ArgumentPlace, CellPlace, Place, SlotPlace
 from needle.jit.source import written
@@ -32,7 +32,7 @@ def make_around(
     trace: Trace,
     used: Sequence[Leaf],
     layouts: Sequence[Layout],
-    reused: Sequence[tuple[int, int, int | None]],
+    reused: Sequence[tuple[int, int | None, int | None]],
     numbers_from: int,
 ) -> Around:
     """The function that runs the program of `trace` and changes what the traced function changed.
@@ -40,7 +40,8 @@ def make_around(
     used          leaves whose arrays it reads
     layouts       of the outputs: what is returned, what is stored, new data of leaves
     reused        outputs that may go where a leaf lies: their number, the leaf's, and of what is
-                  stored the number of the Tensor in its place among those fetched
+                  stored the number of the Tensor in its place among those fetched; no leaf: where
+                  that lies which is in its place now, whatever it is
     numbers_from  where among the numbers those begin that places get
     """
     return _Source(trace, used, layouts, reused, numbers_from).function()
@@ -52,16 +53,17 @@ class _Source:
     ) -> None:
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
-            "new": runtime_function("new"), "array": new_array, "count": sys.getrefcount,
-            "make": Tensor.__new__, "Tensor": Tensor, "spent": Spent.op, "package": autograd,
-            "unflatten": unflatten,
+            "new": runtime_function("new"), "own": runtime_function("own"), "array": new_array,
+            "NDArray": NDArray, "count": sys.getrefcount, "make": Tensor.__new__, "Tensor": Tensor,
+            "spent": Spent.op, "package": autograd, "unflatten": unflatten,
         }  # fmt: skip
         self._objects: dict[int, str] = {}
         self._layouts = layouts
-        self._reused = {number: (given, at) for number, given, at in reused}
+        self._reused = {number: (given, at) for number, given, at in reused if given is not None}
+        self._replaced = {number for number, given, _ in reused if given is None}
         updated = sum(leaf.updated is not None for leaf in trace.leaves.values())
         self._fetched = 1 + max([updated - 1, *[at for _, _, at in reused if at is not None]])
-        self._begin(used)
+        self._begin(trace, used)
         position = len(trace.returned)
         for place, tree, outputs in trace.stored:
             self._store(place, tree, outputs, position)
@@ -82,8 +84,8 @@ class _Source:
 
     # -- before --------------------------------------------------------------------------------
 
-    def _begin(self, used: Sequence[Leaf]) -> None:
-        """Addresses of the inputs, and memory for each output: of its own, or where a leaf lies.
+    def _begin(self, trace: Trace, used: Sequence[Leaf]) -> None:
+        """Addresses of the inputs, and memory for each output: of its own, or of what it replaces.
 
         That is memory that nobody else holds, nor the array on it, nor, unless it is that Tensor's
         data that is replaced, the Tensor.
@@ -93,25 +95,52 @@ class _Source:
         if self._fetched:
             names = "".join(f"f{i}, " for i in range(self._fetched))
             self.lines.append(f"{names}= fetched[:{self._fetched}]")  # a star has a limit of 255
+        places = _places(trace)
         for number, layout in enumerate(self._layouts):
-            self._memory(number, layout.nbytes)
+            if number in self._replaced:
+                self._memory_at(places[number], number, layout)
+            else:
+                self._memory(number, layout)
+        if self._replaced:
+            self.lines.append("t = d = None")
         inputs = "".join(f"a{i}._memory, {_offset(i, leaf)}, " for i, leaf in enumerate(used))
         outputs = "".join(f"m{i}, 0, " for i in range(len(self._layouts)))
         self.lines.append(f"done, drawn = execute([{inputs}], [{outputs}])")
         self.lines.append("if not done: return None")
 
-    def _memory(self, number: int, nbytes: int) -> None:
-        found = self._reused.get(number)
+    def _memory(self, number: int, layout: Layout) -> None:
+        found, new = self._reused.get(number), f"m{number} = new({layout.nbytes})"
         if found is None:
-            self.lines.append(f"m{number} = new({nbytes})")
+            self.lines.append(new)
             return
         given, at = found
         self.lines.append(f"m{number} = a{given}._memory")
-        held = f"count(a{given}) > {_OF_ARRAY} or count(m{number}) > {_OF_MEMORY}"
+        held = f"count(a{given}) > {_OF_ARRAY} or {_is_held(number, layout)}"
         if at is not None:
             held += f" or count(f{at}) > {_OF_TENSOR}"
         self.lines.append(f"n{number} = {held} or a{given}._offset")
-        self.lines.append(f"if n{number}: m{number} = new({nbytes})")
+        self.lines.append(f"if n{number}: {new}")
+
+    def _memory_at(self, place: Place, number: int, layout: Layout) -> None:
+        """Of the Tensor that is at a place, whose contents are of no use any more."""
+        self.lines += [
+            f"t = {self._now(place)}",
+            "d = t.cached_data if t.__class__ is Tensor else None",
+            f"n{number} = d.__class__ is not NDArray or d._layout is not {self._object(layout)}",
+            f"if not n{number}:",
+            f"    m{number} = d._memory",
+            f"    n{number} = count(t) > {_OF_TENSOR_THERE} or count(d) > {_OF_ARRAY_THERE}",
+            f"    n{number} = n{number} or d._offset or {_is_held(number, layout)}",
+            f"if n{number}: m{number} = new({layout.nbytes})",
+        ]
+
+    def _now(self, place: Place) -> str:
+        """What is at a place, where there may be nothing."""
+        if type(place) is Place and isinstance(place.holder, dict):
+            return f"{self._object(place.holder)}.get({self._object(place.key)})"
+        if type(place) is ArgumentPlace:
+            return self._spelled(place)
+        return f"{self._object(place)}.get()"
 
     # -- after ---------------------------------------------------------------------------------
 
@@ -159,6 +188,20 @@ class _Source:
         return x.spelling(self._spelled) if isinstance(x, Place) else self._object(x)
 
 
+def _is_held(number: int, layout: Layout) -> str:
+    """Whether memory is somebody else's too, or was not made for that."""
+    return f"count(m{number}) > {_OF_MEMORY} or not own(m{number}, {layout.nbytes})"
+
+
+def _places(trace: Trace) -> dict[int, Place]:
+    """Where what is stored goes, by the number of the output that goes there alone."""
+    places, number = {}, len(trace.returned)
+    for place, _, outputs in trace.stored:
+        places[number] = place
+        number += len(outputs)
+    return places
+
+
 def _offset(number: int, leaf: Leaf) -> str:
     """In bytes, from where the record's memory begins."""
     itemsize = leaf.layout.itemsize
@@ -168,7 +211,7 @@ def _offset(number: int, leaf: Leaf) -> str:
 
 
 class _Holder:
-    """What `_references` counts with."""
+    """What `_references` and `_references_there` count with."""
 
     _memory: Any
 
@@ -188,4 +231,14 @@ def _references() -> tuple[int, int, int]:
     return found
 
 
+def _references_there() -> tuple[int, int]:
+    """The same of a Tensor that is looked up at its place, and of its array."""
+    place = {"there": _Holder()}
+    place["there"]._memory = _Holder()
+    t, count = place["there"], sys.getrefcount
+    d = t._memory
+    return count(t), count(d)
+
+
 _OF_ARRAY, _OF_MEMORY, _OF_TENSOR = _references()
+_OF_TENSOR_THERE, _OF_ARRAY_THERE = _references_there()

@@ -19,12 +19,12 @@ class Executable:
     """A compiled graph.
 
     graph    what to compute
-    updates  outputs that take the place of inputs, by their numbers: both may be one memory
+    updates  outputs that take the place of inputs, or of what it does not read: see `Graph`
     checks   views of bools: where one of them is not true, nothing changes
 
     compiled  what each pass made of it
     layouts   how each output lies in memory of its own
-    in_place  for each output, whether it may be written where the input lies that it replaces
+    in_place  for each output, whether it may be written where lies what it replaces
     numbers   those that have to be worked out before each run
     name      of what was compiled, for people
     """
@@ -34,7 +34,7 @@ class Executable:
     def __init__(
         self,
         graph: Graph,
-        updates: Mapping[int, int] | None = None,
+        updates: Mapping[int, int | None] | None = None,
         checks: Sequence[Operand] = (),
     ) -> None:
         asked = Graph(graph.inputs, graph.outputs, checks=checks, updates=updates or {})

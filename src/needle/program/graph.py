@@ -20,14 +20,15 @@ class Graph:
     outputs  what is asked for: views of nodes
     nodes    all that the outputs depend on, each after what it reads; made by `sorted_nodes`
     checks   views of bools that must all be true, else nothing is to change
-    updates  outputs that take the place of inputs, by their numbers: both may be one memory
+    updates  outputs that take the place of inputs, by their numbers: both may be one memory;
+             None: outputs that take the place of what the program does not read, if they may
     """
 
     inputs: Sequence[Node]
     outputs: Sequence[Operand]
     nodes: list[Node] = field(default_factory=list)
     checks: Sequence[Operand] = ()
-    updates: Mapping[int, int] = field(default_factory=dict)
+    updates: Mapping[int, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.nodes:

@@ -38,12 +38,14 @@ _CHUNK = 64  # rows that a loop adds up one after the other
 class Lowered:
     """The steps of a graph, and where each node's memory is.
 
-    in_place  of outputs that take the place of an input: their memory, and that of the input
+    in_place  of outputs that take the place of something: their memory, and that of the input
+              where it is one
     """
 
     def __init__(self, fused: Fused) -> None:
         graph = self.graph = fused.graph
-        self._updated = {graph.outputs[number].node for number in graph.updates}
+        updated = [number for number, given in graph.updates.items() if given is not None]
+        self._updated = {graph.outputs[number].node for number in updated}
         self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
         self.words = Words()
@@ -153,11 +155,11 @@ class Lowered:
         graph, buffers = self.graph, self.buffers
         for number, output in enumerate(graph.outputs, len(graph.inputs)):
             buffers[output.node].binding = number
-        self.in_place = {
-            buffers[graph.outputs[out].node]: buffers[graph.inputs[given]]
-            for out, given in graph.updates.items()
-            if graph.inputs[given] in buffers
-        }
+        self.in_place: dict[Buffer, Buffer | None] = {}
+        for out, given in graph.updates.items():
+            before = None if given is None else buffers.get(graph.inputs[given])
+            if given is None or before is not None:
+                self.in_place[buffers[graph.outputs[out].node]] = before
 
     def __str__(self) -> str:
         """A line per step: the places that it reads and writes, and what it computes."""

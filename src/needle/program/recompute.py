@@ -42,7 +42,8 @@ class _Recomputation:
             for x in node.inputs:
                 self._users.setdefault(x.node, set()).add(node)
         self._asked = {output.node for output in (*graph.outputs, *graph.checks)}
-        self._overwritten = {graph.inputs[given] for given in graph.updates.values()}
+        updated = [given for given in graph.updates.values() if given is not None]
+        self._overwritten = {graph.inputs[given] for given in updated}
         self._again: dict[tuple[Unit, Node], Node] = {}
         for unit in fused.units:
             if unit.space is not None:

@@ -19,17 +19,20 @@ class Schedule:
     """Stages of steps that do not depend on each other.
 
     steps     each after those whose results it reads
-    in_place  buffers that may share memory with others, which hold what was there before
+    in_place  buffers that may share memory with others, which hold what was there before; None:
+              with memory of which no step knows
 
     stages    the steps
     granted   those of `in_place` whose old contents nobody reads when they are written, and that
               are written when no fault of a value can come any more
     """
 
-    def __init__(self, steps: Sequence[Step], in_place: Mapping[Buffer, Buffer]) -> None:
+    def __init__(self, steps: Sequence[Step], in_place: Mapping[Buffer, Buffer | None]) -> None:
         self.steps, self.in_place = list(steps), dict(in_place)
         self._ahead: list[set[int]] = [set() for _ in steps]
         self._closure = [0] * len(steps)
+        self._level = [0] * len(steps)
+        self._checks = {number for number, step in enumerate(steps) if step.error}
         self._readers: dict[Buffer, list[int]] = {}
         self._writers: dict[Buffer, list[int]] = {}
         for number, step in enumerate(steps):
@@ -52,31 +55,37 @@ class Schedule:
         ahead.discard(number)
         for other in ahead:
             self._closure[number] |= self._closure[other] | 1 << other
+            self._level[number] = max(self._level[number], self._level[other] + 1)
         for place in step.places_read:
             self._readers.setdefault(place.buffer, []).append(number)
         for place in step.places_written:
             self._writers.setdefault(place.buffer, []).append(number)
 
-    def _grant(self, new: Buffer, old: Buffer) -> bool:
-        writers = self._writers.get(new, [])
+    def _grant(self, new: Buffer, old: Buffer | None) -> bool:
+        writers = set(self._writers.get(new, ()))
         if len(writers) != 1:
             return False
-        writer = writers[0]
+        (writer,) = writers
         if self.steps[writer].error:
             return False  # it writes before all of it has been looked at
-        checks = [i for i, step in enumerate(self.steps) if step.error]
-        first = {*self._readers.get(old, ()), *checks} - {writer}
+        first = set(self._checks)
+        if old is None:
+            if any(self._level[other] >= self._level[writer] for other in first):
+                return False  # it would wait for them, and what it reads be kept meanwhile
+        else:
+            first |= set(self._readers.get(old, ())) - {writer}
         if any(self._closure[other] >> writer & 1 for other in first):
             return False
         if not self.steps[writer].may_overwrite(old, new):
             return False
-        for other in first:
-            self._put_ahead(writer, other)
+        self._put_ahead(writer, first)
         return True
 
-    def _put_ahead(self, number: int, other: int) -> None:
-        self._ahead[number].add(other)
-        more = self._closure[other] | 1 << other
+    def _put_ahead(self, number: int, others: set[int]) -> None:
+        self._ahead[number] |= others
+        more = 0
+        for other in others:
+            more |= self._closure[other] | 1 << other
         if more & ~self._closure[number]:
             for i, closure in enumerate(self._closure):
                 if i == number or closure >> number & 1:

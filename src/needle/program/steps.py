@@ -72,8 +72,8 @@ class Step:
     tail: Step | None = None
     after: Sequence[Place] = ()
 
-    def may_overwrite(self, old: Buffer, new: Buffer) -> bool:
-        """Whether `new` may be written where `old` lies that the step itself reads."""
+    def may_overwrite(self, old: Buffer | None, new: Buffer) -> bool:
+        """Whether `new` may be written where `old` lies, which the step itself may read."""
         if self.tail is not None:
             mine = any(isinstance(place, Place) and place.buffer is old for place in self.reads)
             return not mine and self.tail.may_overwrite(old, new)

@@ -62,7 +62,7 @@ def _(graph: Graph, name: str) -> None:
     if graph.inputs:
         _require(given <= set(graph.inputs), name, "all inputs to be handed over")
     for output, source in graph.updates.items():
-        fits = output < len(graph.outputs) and source < len(graph.inputs)
+        fits = output < len(graph.outputs) and (source is None or source < len(graph.inputs))
         _require(fits, name, "updates by numbers there are, got {}: {}", output, source)
 
 

@@ -42,6 +42,7 @@ _PYTHON_FUNCTIONS = (
     "new",
     "address",
     "size",
+    "own",
     "foreign",
     "trim",
     "used",

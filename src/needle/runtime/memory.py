@@ -207,7 +207,7 @@ def _capsule(code: Code, memory: Value, note: Value, destructor: str) -> Value:
 
 
 def _write_for_python(module: Any, target: Target) -> None:
-    """new(bytes), address(memory), size(memory), foreign(address, owner, bytes)."""
+    """new(bytes), address(memory), size(memory), own(memory, bytes), foreign(address, ...)."""
     code, args = _python_function(module, target, "new", 1)
     size = _count(code, code.pointer_at(args, 0))
     code.finish(code.call("needle_new", POINTER, size))
@@ -223,6 +223,16 @@ def _write_for_python(module: Any, target: Target) -> None:
     with code.when(code.is_null(note)):
         code.finish(note)
     code.finish(code.call("PyLong_FromSsize_t", POINTER, code.word(note, 1)))
+
+    # whether `new` has given it, for so many bytes: its note begins with a class, no address
+    code, args = _python_function(module, target, "own", 2)
+    note = code.call("PyCapsule_GetContext", POINTER, code.pointer_at(args, 0))
+    with code.when(code.is_null(note)):
+        code.finish(note)
+    size = _count(code, code.pointer_at(args, 1))
+    is_own = (code.word(note, 0) < _CLASSES) & code.word(note, 1).equals(size)
+    one = code.constant(1, I64)
+    code.finish(code.call("PyBool_FromLong", POINTER, code.select(is_own, one, 0)))
 
     code, args = _python_function(module, target, "foreign", 3)
     address = code.call("PyLong_AsVoidPtr", POINTER, code.pointer_at(args, 0))
