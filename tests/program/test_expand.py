@@ -79,3 +79,40 @@ def test_an_index_that_names_no_column_is_refused(wrong):
     )
     with pytest.raises(IndexError):
         step(x, ndl.Tensor(np.array([[0], [wrong], [1], [2]]), dtype="int64"))
+
+
+@pytest.mark.parametrize("picked", [-0.0, 0.0, np.inf, -np.inf, np.nan, -1.5])
+@pytest.mark.parametrize("others", [0.0, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_picked_elements_keep_their_bits(picked, others, dtype):
+    values = np.full((3, 5), others, dtype)
+    values[range(3), [4, 0, 2]] = picked
+    ids = ndl.Tensor(np.array([[4], [0], [2]]), dtype="int64")
+    step = jit(lambda x, i: ndl.take_along(ndl.maximum(x, x), i, 1))
+    found = step(ndl.Tensor(values, dtype=dtype), ids).numpy()
+    expected = np.full((3, 1), picked, dtype)
+    assert np.array_equal(found, expected, equal_nan=True)
+    assert np.array_equal(np.signbit(found), np.signbit(expected)) or np.isnan(picked)
+    assert [node.primitive for node in _nodes(step)].count("gather") == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_added_to_zeros_is_no_negative_zero(dtype):
+    ids = ndl.Tensor(np.array([[4], [0]]), dtype="int64", requires_grad=False)
+    slope = ndl.Tensor(np.array([[-0.0], [-1.5]]), dtype=dtype)
+
+    def function(x, slope):
+        ndl.take_along(x * 1, ids, 1).backward(slope)
+        return x.grad
+
+    x = ndl.Tensor(np.ones((2, 5)), dtype=dtype)
+    eager = function(x, slope).numpy()
+    step = jit(function)
+    found = step(x, slope).numpy()
+    assert np.array_equal(found, eager)
+    assert np.array_equal(np.signbit(found), np.signbit(eager))
+    assert [node.primitive for node in _nodes(step)].count("scatter_add") == 0
+
+
+def _nodes(step):
+    return step._latest.executable.compiled.graph.nodes

@@ -8,7 +8,7 @@ nothing in it, and what they read or write need not go through memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def expand(graph: Graph) -> Graph:
 
     - outer products of vectors are products of elements
     - products of a matrix that a loop walks and a vector are products of elements, and their sums
-    - one element of each row of a computed matrix is the row's sum of what is not masked
+    - one element of each row of a computed matrix is the row's maximum, the others being -inf
     - a matrix that is 0 but for one element of each row is a choice for each element
     """
     return _Expanded(graph).graph
@@ -106,10 +106,10 @@ class _Expanded:
             return None
         shape = x.layout.shape
         here = self._is_column(indices[1], shape)
-        chosen = _elementwise("where", shape, [here, x, 0.0], x.layout.dtype)
+        chosen = _elementwise("where", shape, [here, x, -inf], x.layout.dtype)
         out = node.layout
         kept = Layout.of(out.device, out.dtype, out.shape, (1, 1))
-        given = {"name": "sum", "axes": (1,)}
+        given = {"name": "max", "axes": (1,)}  # which keeps -0.0, as a sum would not
         reduced = Layout.of(out.device, out.dtype, shape[:1])
         total = Node("reduce", reduced, (_whole(chosen),), given)
         copied = {"name": "copy", "operands": (kept,), "compute": (out.dtype,)}
@@ -122,7 +122,8 @@ class _Expanded:
         shape = node.layout.shape
         here = self._is_column(indices[1], shape)
         value = _viewed(x, shape, (x.layout.strides[0], 0))
-        return _elementwise("where", shape, [here, value, 0.0], node.layout.dtype)
+        added = _whole(_elementwise("add", shape, [value, 0.0], node.layout.dtype))  # -0.0 is 0.0
+        return _elementwise("where", shape, [here, added, 0.0], node.layout.dtype)
 
     def _is_column(self, index: Operand, shape: Sequence[int]) -> Operand:
         """Whether each column of each row is the one that the index names; also that there is one.
