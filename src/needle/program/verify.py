@@ -37,6 +37,7 @@ def verify(made: Any, name: str) -> None:
 
 
 def _require(holds: bool, name: str, what: str, *details: Any) -> None:
+    """Raise unless it holds. Details are made texts, which takes long, only where they are told."""
     if not holds:
         raise VerificationError(f"after {name}: expected {what.format(*details)}.")
 
@@ -171,7 +172,7 @@ def _(lowered: Lowered, name: str) -> None:
         if step.tail is not None:
             _verify_read(step.tail.reads, filled | made, step, name)
         for place in step.places_written:
-            _require(place.buffer not in constants, name, "constants kept, got {}", step.title)
+            _require(place.buffer not in constants, name, "constants kept, got {.title}", step)
             filled.add(place.buffer)
         for part in step.parts:
             _verify_words(part, name)
@@ -185,7 +186,7 @@ def _(lowered: Lowered, name: str) -> None:
 def _verify_read(reads: Iterable[Place | int], filled: set[Buffer], step: Step, name: str) -> None:
     for place in reads:
         if isinstance(place, Place):
-            _require(place.buffer in filled, name, "writes before reads, got first {}", step.title)
+            _require(place.buffer in filled, name, "writes before reads, got first {.title}", step)
 
 
 def _verify_words(step: Step, name: str) -> None:
@@ -193,12 +194,12 @@ def _verify_words(step: Step, name: str) -> None:
         if isinstance(place, Place):
             empty = not place.buffer.nbytes  # a view of nothing may begin anywhere
             inside = empty or 0 <= place.offset <= place.buffer.nbytes
-            _require(inside, name, "places inside their buffers, got {} in {}", place, step.title)
+            _require(inside, name, "places inside their buffers, got {} in {.title}", place, step)
     pointers = len(step.reads) + len(step.writes)
     if not step.fused:
         fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
         _require(
-            fits, name, "words for all that a kernel takes, got {} in {}", pointers, step.title
+            fits, name, "words for all that a kernel takes, got {} in {.title}", pointers, step
         )
 
 
@@ -220,10 +221,10 @@ def _(schedule: Schedule, name: str) -> None:
         now = stage_of[step]
         for place in step.places_read:
             late = now > written.get(place.buffer, -1)
-            _require(late, name, "reads in a later stage than the write: {}", step.title)
+            _require(late, name, "reads in a later stage than the write: {.title}", step)
         for place in step.places_written:
             late = now > max(written.get(place.buffer, -1), read.get(place.buffer, -1))
-            _require(late, name, "writes in a later stage than what was there: {}", step.title)
+            _require(late, name, "writes in a later stage than what was there: {.title}", step)
         for places, when in ((step.places_read, read), (step.places_written, written)):
             for place in places:
                 when[place.buffer] = max(now, when.get(place.buffer, -1))
@@ -236,11 +237,11 @@ def _verify_stage(stage: Iterable[Step], name: str) -> None:
     for step in stage:
         for place in step.places_written:
             other = writer.setdefault(place.buffer, step)
-            _require(other is step, name, "one writer in a stage: {}; {}", step.title, other.title)
+            _require(other is step, name, "one writer in a stage: {.title}; {.title}", step, other)
     for step in stage:
         for place in step.places_read:
             other = writer.get(place.buffer, step)
-            _require(other is step, name, "no read beside a write: {}; {}", step.title, other.title)
+            _require(other is step, name, "no read beside a write: {.title}; {.title}", step, other)
 
 
 def _verify_grant(schedule: Schedule, stage_of: dict[Step, int], new: Buffer, name: str) -> None:
@@ -248,12 +249,12 @@ def _verify_grant(schedule: Schedule, stage_of: dict[Step, int], new: Buffer, na
     old = schedule.in_place[new]
     (writer,) = [s for s in schedule.steps if any(p.buffer is new for p in s.places_written)]
     _require(
-        writer.may_overwrite(old, new), name, "a writer in place by elements: {}", writer.title
+        writer.may_overwrite(old, new), name, "a writer in place by elements: {.title}", writer
     )
     for step in schedule.steps:
         touches = any(place.buffer is old for place in step.places_read) or step.error
         early = step is writer or not touches or stage_of[step] < stage_of[writer]
-        _require(early, name, "reads before the memory is written again: {}", step.title)
+        _require(early, name, "reads before the memory is written again: {.title}", step)
 
 
 # -- memory ------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def _(plan: MemoryPlan, name: str) -> None:
     """Places of their own for buffers that are needed at the same time."""
     spans = sorted(plan.spans.values(), key=lambda span: span.offset)
     for number, span in enumerate(spans):
-        _require(span.offset % ALIGN == 0 <= span.offset, name, "aligned buffers: {}", span.title)
+        _require(span.offset % ALIGN == 0 <= span.offset, name, "aligned buffers: {.title}", span)
         _require(0 <= span.first <= span.last < plan.stages, name, "spans of stages: {}", span)
         for other in spans[number + 1 :]:
             if other.offset >= span.offset + span.buffer.nbytes:
@@ -272,11 +273,12 @@ def _(plan: MemoryPlan, name: str) -> None:
             _require(
                 not span.meets(other) or not other.buffer.nbytes,
                 name,
-                "no overlap of {} and {}",
-                span.title,
-                other.title,
+                "no overlap of {.title} and {.title}",
+                span,
+                other,
             )
-    _require(all(s.offset + s.buffer.nbytes <= plan.total for s in spans), name, "room for all")
+    end = max((span.offset + span.buffer.nbytes for span in spans), default=0)
+    _require(end <= plan.total, name, "room for all")
     for number, stage in enumerate(plan.schedule.stages):
         for step in stage:
             _verify_planned(step, number, plan, name)
@@ -289,7 +291,7 @@ def _verify_planned(step: Step, stage: int, plan: MemoryPlan, name: str) -> None
     for buffer in [*filter(lambda buffer: buffer.in_arena, buffers), *scratch]:
         span = plan.spans.get(buffer)
         there = span is not None and span.first <= stage <= span.last
-        _require(there, name, "a place for all that stage {} touches: {}", stage, step.title)
+        _require(there, name, "a place for all that stage {} touches: {.title}", stage, step)
 
 
 # -- the table ---------------------------------------------------------------------------------
