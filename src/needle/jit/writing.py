@@ -16,7 +16,7 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.jit.gradient import Spent
 from needle.jit.places import MISSING, ArgumentPlace, CellPlace, Place, SlotPlace
-from needle.jit.source import written
+from needle.jit.source import Source, written
 from needle.jit.tracing import Leaf, Output, Trace
 from needle.jit.trees import Hole, unflatten
 from needle.runtime.call import runtime_function
@@ -44,20 +44,19 @@ def make_around(
                   that lies which is in its place now, whatever it is
     numbers_from  where among the numbers those begin that places get
     """
-    return _Source(trace, used, layouts, reused, numbers_from).function()
+    return _Around(trace, used, layouts, reused, numbers_from).function()
 
 
-class _Source:
+class _Around(Source):
     def __init__(
         self, trace: Trace, used: Any, layouts: Any, reused: Any, numbers_from: int
     ) -> None:
-        self.lines: list[str] = []
-        self.names: dict[str, Any] = {
+        super().__init__()
+        self.names |= {
             "new": runtime_function("new"), "own": runtime_function("own"), "array": new_array,
             "NDArray": NDArray, "count": sys.getrefcount, "make": Tensor.__new__, "Tensor": Tensor,
             "spent": Spent.op, "package": autograd, "unflatten": unflatten,
         }  # fmt: skip
-        self._objects: dict[int, str] = {}
         self._layouts = layouts
         self._reused = {number: (given, at) for number, given, at in reused if given is not None}
         self._replaced = {number for number, given, _ in reused if given is None}
@@ -109,13 +108,14 @@ class _Source:
         self.lines.append("if not done: return None")
 
     def _memory(self, number: int, layout: Layout) -> None:
-        found, new = self._reused.get(number), f"m{number} = new({layout.nbytes})"
+        found, nbytes = self._reused.get(number), self._object(layout.nbytes)
+        new = f"m{number} = new({nbytes})"
         if found is None:
             self.lines.append(new)
             return
         given, at = found
         self.lines.append(f"m{number} = a{given}._memory")
-        held = f"count(a{given}) > {_OF_ARRAY} or {_is_held(number, layout)}"
+        held = f"count(a{given}) > {_OF_ARRAY} or {_is_held(number, nbytes)}"
         if at is not None:
             held += f" or count(f{at}) > {_OF_TENSOR}"
         self.lines.append(f"n{number} = {held} or a{given}._offset")
@@ -123,6 +123,7 @@ class _Source:
 
     def _memory_at(self, place: Place, number: int, layout: Layout) -> None:
         """Of the Tensor that is at a place, whose contents are of no use any more."""
+        nbytes = self._object(layout.nbytes)
         self.lines += [
             f"t = {self._now(place)}",
             "d = t.cached_data if t.__class__ is Tensor else None",
@@ -130,8 +131,8 @@ class _Source:
             f"if not n{number}:",
             f"    m{number} = d._memory",
             f"    n{number} = count(t) > {_OF_TENSOR_THERE} or count(d) > {_OF_ARRAY_THERE}",
-            f"    n{number} = n{number} or d._offset or {_is_held(number, layout)}",
-            f"if n{number}: m{number} = new({layout.nbytes})",
+            f"    n{number} = n{number} or d._offset or {_is_held(number, nbytes)}",
+            f"if n{number}: m{number} = new({nbytes})",
         ]
 
     def _now(self, place: Place) -> str:
@@ -177,20 +178,13 @@ class _Source:
     def _array(self, number: int) -> str:
         return f"array({self._object(self._layouts[number])}, m{number})"
 
-    def _object(self, x: Any) -> str:
-        name = self._objects.get(id(x))
-        if name is None:
-            name = self._objects[id(x)] = f"k{len(self._objects)}"
-            self.names[name] = x
-        return name
-
     def _spelled(self, x: Any) -> str:
         return x.spelling(self._spelled) if isinstance(x, Place) else self._object(x)
 
 
-def _is_held(number: int, layout: Layout) -> str:
+def _is_held(number: int, nbytes: str) -> str:
     """Whether memory is somebody else's too, or was not made for that."""
-    return f"count(m{number}) > {_OF_MEMORY} or not own(m{number}, {layout.nbytes})"
+    return f"count(m{number}) > {_OF_MEMORY} or not own(m{number}, {nbytes})"
 
 
 def _places(trace: Trace) -> dict[int, Place]:
