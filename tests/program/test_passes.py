@@ -119,12 +119,12 @@ def test_plan_memory_gives_a_place_again_that_nobody_needs_any_more(golden):
 
 def test_an_output_may_take_the_place_of_the_input_that_it_replaces():
     graph = graph_of(lambda p, g: p - g * 0.1, layout(100), layout(100), updates={0: 0})
-    assert Executable(graph, graph.updates).in_place == [True]
+    assert Executable(graph).in_place == [True]
 
 
 def test_an_output_stays_apart_where_another_still_reads_the_input():
-    graph = graph_of(lambda p: (p[::-1] * 2.0, nd.cumsum(p, axis=0)), layout(100))
-    built = Executable(graph, {0: 0})
+    graph = graph_of(lambda p: (p[::-1] * 2.0, nd.cumsum(p, axis=0)), layout(100), updates={0: 0})
+    built = Executable(graph)
     assert built.in_place == [False, False]
 
 
@@ -136,7 +136,7 @@ def test_what_may_find_fault_overwrites_nothing():
         layout(4, dtype="int64"),
         updates={0: 0},
     )
-    assert Executable(graph, graph.updates).in_place == [False, False]
+    assert Executable(graph).in_place == [False, False]
 
 
 def test_an_output_may_lie_where_anything_did_once_no_fault_can_come():
@@ -145,7 +145,7 @@ def test_an_output_may_lie_where_anything_did_once_no_fault_can_come():
         return y, y[rows]
 
     graph = graph_of(function, layout(4, 8), layout(5, dtype="int64"), updates={0: None, 1: None})
-    built = Executable(graph, graph.updates)
+    built = Executable(graph)
     assert built.in_place == [False, False]  # what is picked may be out of range
 
     def after_looking(x, rows):
@@ -155,7 +155,7 @@ def test_an_output_may_lie_where_anything_did_once_no_fault_can_come():
     graph = graph_of(
         after_looking, layout(4, 8), layout(5, dtype="int64"), updates={0: None, 1: None}
     )
-    assert Executable(graph, graph.updates).in_place == [True, False]  # which would have to wait
+    assert Executable(graph).in_place == [True, False]  # which would have to wait
 
 
 def test_positions_are_looked_at_once():

@@ -52,8 +52,8 @@ class Gradient:
         self._sources = [leaf for leaf, grad in zip(wrt, grads, strict=True) if grad is not None]
         nodes = [leaf.node for leaf in used] + [draw.node for draw in trace.draws]
         outputs = [grad for grad in grads if grad is not None]
-        self._graph = Graph([*nodes, *given], outputs)
-        self._checks, self._evaluates = checks, trace.numbers.evaluates
+        self._graph = Graph([*nodes, *given], outputs, checks=checks)
+        self._evaluates = trace.numbers.evaluates
         self._begins = [leaf.begin for leaf in used]
         self._executable: Executable | None = None
         self._new = runtime_function("new")
@@ -100,7 +100,7 @@ class Gradient:
 
     def _compiled(self) -> Executable:
         if self._executable is None:
-            self._executable = Executable(self._graph, None, self._checks)
+            self._executable = Executable(self._graph)
             self._evaluate = self._evaluates(self._executable.numbers)
             self._layouts = [
                 Layout.of(layout.device.real, layout.dtype, layout.shape, layout.strides)

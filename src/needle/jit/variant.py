@@ -70,14 +70,15 @@ class Variant:
         updated = [leaf for leaf in trace.leaves.values() if leaf.updated is not None]
         outputs = [output.operand for output in (*trace.returned, *stored)]
         outputs += [leaf.updated for leaf in updated if leaf.updated is not None]
-        graph = Graph([], [*outputs, *trace.checks])
+        graph = Graph([], outputs, checks=trace.checks)
         inputs = {node for node in graph.nodes if node.primitive == "input"}
         used = [leaf for leaf in trace.leaves.values() if leaf.node in inputs]
         self.leaves, self.draws = used, trace.draws
-        nodes = [leaf.node for leaf in used] + [draw.node for draw in trace.draws]
+        graph.inputs = [leaf.node for leaf in used] + [draw.node for draw in trace.draws]
         self.gradient = Gradient.of(trace, used)
         updates = {} if self.gradient else _updates(trace, used, updated)
-        self.executable = Executable(Graph(nodes, outputs), updates, trace.checks)
+        graph.updates = updates
+        self.executable = Executable(graph)
         self.layouts = [_real(layout) for layout in self.executable.layouts]
         self.returned = len(trace.returned)
         self.sources = [updates.get(number) for number in range(len(outputs))]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from needle.backend_ndarray.ndarray_backend_trace import Operand
 from needle.origins import current
 from needle.program.graph import Graph
 from needle.program.pipeline import compile_graph
@@ -18,9 +17,7 @@ __all__ = ["Executable"]
 class Executable:
     """A compiled graph.
 
-    graph    what to compute
-    updates  outputs that take the place of inputs, or of what it does not read: see `Graph`
-    checks   views of bools: where one of them is not true, nothing changes
+    graph     what to compute
 
     compiled  what each pass made of it
     layouts   how each output lies in memory of its own
@@ -31,14 +28,8 @@ class Executable:
 
     name = "a program"
 
-    def __init__(
-        self,
-        graph: Graph,
-        updates: Mapping[int, int | None] | None = None,
-        checks: Sequence[Operand] = (),
-    ) -> None:
-        asked = Graph(graph.inputs, graph.outputs, checks=checks, updates=updates or {})
-        compiled = self.compiled = compile_graph(asked)
+    def __init__(self, graph: Graph) -> None:
+        compiled = self.compiled = compile_graph(graph)
         outputs, buffers = compiled.graph.outputs, compiled.lowered.buffers
         self.layouts = [output.layout for output in outputs]
         self.in_place = [buffers[output.node] in compiled.schedule.granted for output in outputs]

@@ -107,7 +107,7 @@ class Compiled:
 
     def __init__(self, spelling: Spelling) -> None:
         graph, numbers = spelling.with_variables()
-        self.executable = Executable(graph, checks=graph.checks)
+        self.executable = Executable(graph)
         self.executable.name = "lazy values"
         self.layouts = self.executable.layouts
         self._evaluate = numbers.evaluates(self.executable.numbers)
