@@ -104,6 +104,31 @@ def test_schedule_has_what_does_not_depend_on_each_other_in_one_stage(golden):
     golden("schedule", pair(lowered, schedule(lowered)))
 
 
+def test_schedule_makes_zeros_when_something_is_written_into_them():
+    def function(x):
+        zeros = nd.full_like(x, 0.0)
+        for axis in (0, 1, 0, 1):
+            x = nd.cumsum(x, axis=axis)
+        zeros[:8] = x[:8]
+        return nd.cumsum(zeros, axis=0)
+
+    stages = schedule(lower(fuse(simplify(graph_of(function, layout(16, 16))))))
+    names = [[step.nodes[0].primitive for step in stage] for stage in stages.stages]
+    assert names == [["scan"], ["scan"], ["scan"], ["scan", "fill"], ["assign"], ["scan"]]
+    assert plan_memory(stages).total == 3 * 16 * 16 * 4
+
+
+def test_schedule_leaves_early_what_would_keep_what_it_reads():
+    def function(x):
+        total = nd.sum(nd.exp(nd.cumsum(x, axis=1)), axis=0)
+        for axis in (0, 1, 0, 1):
+            x = nd.cumsum(x, axis=axis)
+        return x + total
+
+    stages = schedule(lower(fuse(simplify(graph_of(function, layout(16, 16))))))
+    assert [step.nodes[0].primitive for step in stages.stages[1]] == ["scan", "elementwise"]
+
+
 def test_plan_memory_gives_a_place_again_that_nobody_needs_any_more(golden):
     def function(x):
         for axis in (0, 1, 0, 1):

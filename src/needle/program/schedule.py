@@ -92,22 +92,51 @@ class Schedule:
                     self._closure[i] = closure | more
 
     def _in_stages(self) -> list[list[Step]]:
-        stage_of: dict[int, int] = {}
-        stages: list[list[Step]] = []
+        stage_of = self._earliest()
+        self._put_off(stage_of)
+        stages: list[list[Step]] = [[] for _ in range(1 + max(stage_of, default=-1))]
+        for number, stage in enumerate(stage_of):
+            stages[stage].append(self.steps[number])
+        return stages
+
+    def _earliest(self) -> list[int]:
+        """The stage of each step, by what has to be ahead of it."""
+        stage_of = [-1] * len(self.steps)
         for root in range(len(self.steps)):
             stack = [root]
             while stack:
                 number = stack[-1]
-                waiting = [other for other in self._ahead[number] if other not in stage_of]
-                if waiting and number not in stage_of:
+                waiting = [other for other in self._ahead[number] if stage_of[other] < 0]
+                if stage_of[number] < 0 and waiting:
                     stack += waiting
                     continue
                 stack.pop()
-                if number in stage_of:
-                    continue
                 stage = 1 + max([stage_of[other] for other in self._ahead[number]], default=-1)
                 stage_of[number] = stage
-                while len(stages) <= stage:
-                    stages.append([])
-                stages[stage].append(self.steps[number])
-        return stages
+        return stage_of
+
+    def _put_off(self, stage_of: list[int]) -> None:
+        """Have what is made for later made later, where all that it reads is there still.
+
+        Zeros around a picture in the gradient of a convolution, for instance: the memory of what is
+        made too early is nobody else's meanwhile.
+        """
+        behind: list[list[int]] = [[] for _ in self.steps]
+        for number, ahead in enumerate(self._ahead):
+            for other in ahead:
+                behind[other].append(number)
+        for number in reversed(range(len(self.steps))):
+            if self.steps[number].error or not behind[number]:
+                continue
+            stage = min([stage_of[other] for other in behind[number]]) - 1
+            if stage > stage_of[number] and self._is_there(number, stage, stage_of):
+                stage_of[number] = stage
+
+    def _is_there(self, number: int, stage: int, stage_of: Sequence[int]) -> bool:
+        """Whether what a step reads is kept until that stage anyway, as others read it then."""
+        for place in self.steps[number].places_read:
+            readers = [other for other in self._readers[place.buffer] if other != number]
+            is_kept = any(stage_of[other] >= stage for other in readers)
+            if place.buffer.in_arena and not is_kept:
+                return False
+        return True
