@@ -335,3 +335,15 @@ def test_backward_inside_through_the_graph_of_an_argument_is_refused():
     with pytest.raises(ndl.JitError, match="detach"):
         function(x * 3)
     assert x.grad is None
+
+
+def test_devices_are_those_of_the_run():
+    def function(x):
+        y = x * 2
+        assert y.device == ndl.cpu() and y.grad is None
+        return y.device, y.to(y.device) + ndl.init.ones(2, device=y.device)
+
+    x = ndl.ones(2)
+    device, y = ndl.jit(function)(x)
+    assert device is x.device and y.device is x.device
+    assert np.array_equal(y.numpy(), [3, 3])

@@ -159,7 +159,8 @@ class Tensor(TensorMethods, Value):
     def device(self) -> Device:
         """Where the data lives."""
         data = self.cached_data
-        return primitives.device_of(self._foreseen() if data is None else data)
+        device = primitives.device_of(self._foreseen() if data is None else data)
+        return device if modes.tracer is None else modes.tracer.device_shown(device)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A NumPy copy of the data."""

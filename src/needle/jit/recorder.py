@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from needle.backend_ndarray.ndarray_backend_trace import (
     recorded,
     trace,
 )
-from needle.jit.watch import JitError, user_line
+from needle.jit.watch import JitError, is_users, user_line
 
 __all__ = ["Draw", "Recorder", "other_data"]
 
@@ -85,6 +86,10 @@ class Recorder:
     def check(self, holds: NDArray) -> None:
         """Something that must be true of values, at each run."""
         self.checks.append(recorded(holds))
+
+    def device_shown(self, device: Any) -> Any:
+        """A device that is asked for: on the user's own lines the one that the program runs on."""
+        return device.real if is_users(sys._getframe(2)) else device
 
     def from_outside(self, values: Any) -> None:
         """Refuse values that may be others at the next call."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from needle.errors import NeedleError
 
-__all__ = ["JitError", "line_of", "line_where", "user_line", "watching"]
+__all__ = ["JitError", "is_users", "line_of", "line_where", "user_line", "watching"]
 
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
@@ -57,7 +57,8 @@ def _is_library(frame: FrameType) -> bool:
     return file.startswith(_LIBRARY) and "site-packages" not in file
 
 
-def _is_users(frame: FrameType) -> bool:
+def is_users(frame: FrameType) -> bool:
+    """Whether it is at a line that is neither Needle's nor of Python's library."""
     return not frame.f_code.co_filename.startswith(_PACKAGE) and not _is_library(frame)
 
 
@@ -112,7 +113,7 @@ class _Watch:
             self._refuse_output(self.codes[called.f_code], called.f_back)
         elif (definition := self._definition_of(called)) in self.output:
             self._refuse_output(self.output[definition], frame)
-        elif frame is not None and _is_users(frame):
+        elif frame is not None and is_users(frame):
             raise _refused(self.said[definition], frame)
 
     def _refuse_output(self, said: str, frame: FrameType | None) -> None:
@@ -120,7 +121,7 @@ class _Watch:
             if frame.f_code.co_filename == warnings.__file__:  # each is shown once, as it is
                 return
             frame = frame.f_back
-        if frame is not None and _is_users(frame):
+        if frame is not None and is_users(frame):
             raise _refused(said, frame, "Return what it is about, and do it")
 
 
@@ -156,7 +157,7 @@ def _spelt(frame: FrameType | None) -> str:
 def user_line() -> str:
     """The user's line that is being run."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not _is_users(frame):
+    while frame is not None and not is_users(frame):
         frame = frame.f_back
     return _spelt(frame)
 
@@ -165,7 +166,7 @@ def line_of(error: BaseException) -> str:
     """The user's line that an error comes from: the last one before Needle's own."""
     line = "an unknown line"
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if _is_users(frame):
+        if is_users(frame):
             line = f'"{frame.f_code.co_filename}", line {number}'
     return line
 
@@ -176,7 +177,7 @@ def line_where(function: Callable[[], Any], happened: Callable[[], bool]) -> str
     last: dict[FrameType | None, str] = {}  # the line that each call is at
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if not _is_users(frame):
+        if not is_users(frame):
             return None
         if not found and happened():
             found.append(last.get(frame.f_back if event == "call" else frame, _spelt(frame)))
