@@ -25,7 +25,7 @@ class KernelFacts:
 
     number      in the order in which the table has them
     stage       the calls of a stage do not depend on each other
-    kind        what it is: "contraction with a loop", "loop", or the primitive
+    kind        what it is: "chain", "contraction with a loop", "loop", or the primitive
     ops         operators whose primitives are in it, each with how many of them
     origins     where these were used
     primitives  what it computes, primitive by primitive
@@ -33,7 +33,7 @@ class KernelFacts:
     read        bytes read from memory, each once
     written     bytes written
     tasks       into how many shares it is cut
-    codes       addresses of its machine code, and of that of its tail
+    codes       addresses of its machine code, and of that of its tail or its chain's kernels
     step        the step that it was
     """
 
@@ -103,12 +103,24 @@ def _facts(
         read,
         written,
         call.tasks,
-        (call.kernel, call.tail.kernel) if call.tail is not None else (call.kernel,),
+        tuple(dict.fromkeys(_codes(call))),
         step,
     )
 
 
+def _codes(call: Call) -> Iterator[int]:
+    """Addresses of the machine code of a call, its tail and, of a chain, the calls it makes."""
+    yield call.kernel
+    if call.tail is not None:
+        yield call.tail.kernel
+    if call.chain is not None:
+        for made, _ in call.chain.calls[0]:
+            yield from _codes(made)
+
+
 def _kind(step: Step) -> str:
+    if step.links is not None:
+        return "chain"
     if step.tail is not None:
         return "contraction with a loop"
     if step.fused:
@@ -160,6 +172,8 @@ def _chunks(step: Step, buffers: Mapping[Node, Buffer]) -> Place | None:
     node = step.nodes[0] if step.nodes else None
     if node is None or node.primitive != "reduce" or step.fused or len(step.reads) != 1:
         return None
+    if step.links is not None:
+        return None
     (place,) = step.reads
     own = buffers.get(node.inputs[0].node)
     return place if isinstance(place, Place) and place.buffer is not own else None
@@ -171,6 +185,8 @@ def _flops(
     chunks = _chunks(step, buffers)
     if chunks is not None:
         return chunks.buffer.nbytes // step.nodes[0].layout.itemsize
+    if step.links is not None:
+        return sum(round(flops_of(node) * step.links.done.get(node, 1)) for node in nodes)
     return sum(map(flops_of, nodes)) + sum(
         partial.get(place.buffer, 0) for place in step.places_written
     )

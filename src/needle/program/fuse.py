@@ -30,6 +30,11 @@ class Unit:
         self.nodes, self.number, self.space = [node], number, space
         self.direct: set[int] = set()
 
+    @property
+    def kind(self) -> str:
+        """What it is, for people."""
+        return "" if self.space is None else ", a loop"
+
     def __repr__(self) -> str:
         return f"Unit {self.number}: {'; '.join(map(repr, self.nodes))}"
 
@@ -45,7 +50,7 @@ class Fused:
         """Of each unit a line, and one for each of its nodes."""
         lines = []
         for number, unit in enumerate(self.units):
-            lines.append(f"unit {number}:" if unit.space is None else f"unit {number}, a loop:")
+            lines.append(f"unit {number}{unit.kind}:")
             lines += [f"    {node!r}" for node in unit.nodes]
         return "\n".join(lines)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isinf, prod
 from typing import Any
 
 from needle.backend_ndarray.device import Scalar as NumberOperand
-from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels import fused
 from needle.compiler.prepared import Prepared
@@ -20,7 +19,7 @@ from needle.program.steps import Words
 from needle.program.tails import Order
 from needle.runtime.program import Variable
 
-__all__ = ["Loop", "loop_of"]
+__all__ = ["Loop", "Window", "loop_of"]
 
 _BAKED = (0, 1, -1, 2, 0.5)  # numbers that are part of the code, as they make it simpler
 
@@ -33,6 +32,8 @@ class Loop:
     reads     what each pointer of its operands is to show; of an index, the number it begins with
     writes    the nodes that it stores, in the order of its stores
     scalars   words of its numbers
+    walks     of what is read, then written: elements from place to place along each digit
+    columns   the digits of the columns
     """
 
     prepared: Prepared
@@ -41,6 +42,29 @@ class Loop:
     scalars: list[int | Variable]
     in_step: frozenset[tuple[int, int]]
     shares: dict[Operand | int, list[int]]
+    walks: list[dict[int, int]]
+    columns: list[int]
+
+
+@dataclass
+class Window:
+    """A part of a loop's places, where others call the loop part by part.
+
+    fixed  digits that stand still in a part
+    short  digits of which a part has so many
+    own    of nodes that lie in memory for one part: elements from row to row there
+    row    the digit of these rows
+    """
+
+    fixed: Sequence[int]
+    short: dict[int, int]
+    own: Mapping[Node, int]
+    row: int
+
+    def walk(self, node: Node, steps: dict[int, int]) -> dict[int, int]:
+        """What a step along each digit is within a part."""
+        inside = {digit: step for digit, step in steps.items() if digit not in self.fixed}
+        return inside | {self.row: self.own[node]} if node in self.own else inside
 
 
 def loop_of(
@@ -51,37 +75,50 @@ def loop_of(
     columns: Sequence[int] = (),
     sums: Sequence[ColumnSum] = (),
     chunk: int = 1,
+    window: Window | None = None,
 ) -> Loop | None:
     """The loop of a unit, of whose nodes these are stored; None if it cannot be one loop.
 
     order    digits of rows and columns, if they have to be these
     columns  digits of the columns, if they have to be these
     sums     what is added up over the rows, chunk by chunk; stored last
+    window   the part that it walks, if it is not all
     """
-    builder = _Builder(unit, stored, words)
+    builder = _Builder(unit, stored, words, window)
     if columns and order is None:
         order = builder.order_with(columns)
     return builder.build(order, sums, chunk)
 
 
 class _Builder:
-    def __init__(self, unit: Unit, stored: Sequence[Node], words: Words) -> None:
+    def __init__(
+        self, unit: Unit, stored: Sequence[Node], words: Words, window: Window | None = None
+    ) -> None:
         assert unit.space is not None
-        self.words = words
+        self.words, self.window = words, window
         self.unit, self.space, self.stored = unit, unit.space, list(stored)
+        self.extents = dict(unit.space.extents)
+        if window is not None:
+            self.extents |= window.short
+            for digit in window.fixed:
+                del self.extents[digit]
+        self.walks: list[dict[int, int]] = []
         self.values: list[Any] = []
         self.number: dict[Any, int] = {}
         self.operands: list[tuple[Operand | int, dict[int, int]]] = []
         self.scalars: list[int | Variable] = []
         strides = self.space.strides
+        whole = [strides(self.space.axes[node], node.layout.strides) for node in stored]
         self.stores = [
-            (node, strides(self.space.axes[node], node.layout.strides)) for node in stored
+            (node, steps if window is None else window.walk(node, steps))
+            for node, steps in zip(stored, whole, strict=True)
         ]
+        self.walks_written = whole
 
     def order_with(self, columns: Sequence[int]) -> Order:
         """The usual order, but with these columns, in this order."""
         rank = self._rank(self._walks())
-        rest = [digit for digit in self.space.extents if digit not in columns]
+        rest = [digit for digit in self.extents if digit not in columns]
         return sorted(rest, key=rank), list(columns)
 
     def build(self, wanted: Order | None, sums: Sequence[ColumnSum], chunk: int) -> Loop | None:
@@ -102,8 +139,8 @@ class _Builder:
         body = fused.Body.of(self.values, stores)
         strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
         strides += [((0,) * len(rows), 1)] * len(sums)
-        extents = [self.space.extents[digit] for digit in rows]
-        width = prod(self.space.extents[digit] for digit in columns)
+        extents = [self.extents[digit] for digit in rows]
+        width = prod(self.extents[digit] for digit in columns)
         prepared = fused.prepare(body, extents, width, strides, chunk)
         reads = [operand for operand, _ in self.operands]
         in_step = frozenset(
@@ -120,6 +157,8 @@ class _Builder:
             self.scalars,
             in_step,
             self._shares(body, level),
+            [*self.walks, *self.walks_written],
+            columns,
         )
 
     def _shares(self, body: fused.Body, level: Sequence[int]) -> dict[Operand | int, list[int]]:
@@ -146,19 +185,20 @@ class _Builder:
         """Digits of the rows, outermost first, and of the columns, which are to be one axis."""
         space = self.space
         walks = self._walks()
-        everything = list(space.extents)
+        everything = list(self.extents)
         rank = self._rank(walks)
         if wanted is not None:
             return wanted if self._is_one_axis(wanted[1], walks) else None
+        first = [] if self.window is None else [self.window.row]  # outermost, and no column
         if space.columns is not None:
             columns = sorted(space.columns, key=rank)
-            rows = sorted((d for d in everything if d not in columns), key=rank)
-            return (rows, columns) if self._is_one_axis(columns, walks) else None
-        order = sorted(everything, key=rank)
+            rest = sorted((d for d in everything if d not in (*first, *columns)), key=rank)
+            return (first + rest, columns) if self._is_one_axis(columns, walks) else None
+        order = sorted((d for d in everything if d not in first), key=rank)
         columns = order[-1:]
         while len(columns) < len(order) and self._is_one_axis(order[-len(columns) - 1 :], walks):
             columns = order[-len(columns) - 1 :]
-        return order[: len(order) - len(columns)], columns
+        return first + order[: len(order) - len(columns)], columns
 
     def _rank(self, walks: list[dict[int, int]]) -> Callable[[int], tuple[int, ...]]:
         """What digits are sorted by, outermost first: as results lie, then as operands do."""
@@ -172,21 +212,22 @@ class _Builder:
         for node in self.unit.nodes:
             for x in node.inputs:
                 if x.node not in own:
-                    found.append((x.layout.size, self._steps(node, x.layout)))
+                    found.append((x.layout.size, self._steps(node, x)))
         found.sort(key=lambda pair: -pair[0])
         return [steps for _, steps in found]
 
     def _is_one_axis(self, digits: Sequence[int], walks: Iterable[dict[int, int]]) -> bool:
-        extents = self.space.extents
+        extents = self.extents
         return all(
             steps.get(outer, 0) == steps.get(inner, 0) * extents[inner]
             for steps in (*walks, *[steps for _, steps in self.stores])
             for outer, inner in pairwise(digits)
         )
 
-    def _steps(self, node: Node, view: Layout) -> dict[int, int]:
+    def _steps(self, node: Node, x: Operand) -> dict[int, int]:
         """Steps along the digits of an operand of a node."""
-        return self.space.strides(self.space.axes_read(node), view.strides)
+        steps = self.space.strides(self.space.axes_read(node), x.layout.strides)
+        return steps if self.window is None else self.window.walk(x.node, steps)
 
     # -- values --------------------------------------------------------------------------------
 
@@ -221,7 +262,7 @@ class _Builder:
             return found
         if x.node.primitive == "fill":
             return self._add_number(x.node.numbers[0], NumberOperand(x.layout.dtype))
-        steps = self._steps(node, x.layout)
+        steps = self._steps(node, x)
         key = (x.node, tuple(sorted(steps.items())), x.offset)
         dtype = name_of(x.layout.dtype)
         known = self.number.get(key)
@@ -234,6 +275,7 @@ class _Builder:
         else:
             value = fused.Load(dtype, kind)
             self.operands.append((x, steps))
+        self.walks.append(self.space.strides(self.space.axes_read(node), x.layout.strides))
         return self._add(key, value)
 
     def _add_number(self, number: Any, operand: NumberOperand) -> int:

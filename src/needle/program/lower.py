@@ -22,6 +22,8 @@ from needle.compiler.kernels import (
     scan,
 )
 from needle.compiler.prepared import Prepared
+from needle.program.chain_steps import chain_step
+from needle.program.chains import Chain
 from needle.program.column_sums import ColumnSum, find_column_sums
 from needle.program.fuse import Fused, Unit
 from needle.program.loops import Loop, loop_of
@@ -56,13 +58,13 @@ class Lowered:
         self._bindings = {node: number for number, node in enumerate(graph.inputs)}
         self._units = fused.units
         self._unit_of = {node: unit for unit in fused.units for node in unit.nodes}
-        self._asked = {output.node for output in graph.outputs}
+        self.asked = {output.node for output in graph.outputs}
         self._users: dict[Node, set[Unit]] = {}
         for node in graph.nodes:
             for x in node.inputs:
                 self._users.setdefault(x.node, set()).add(self._unit_of[node])
         self._position = -1
-        self._tails = find_tails(fused.units, self._users, self._asked)
+        self._tails = find_tails(fused.units, self._users, self.asked)
         self._deferred = {node: unit.nodes[-1] for unit, (node, _) in self._tails.items()}
         self._last_use = self._find_last_uses()
         self._sums = find_column_sums(fused.units, self._tails)
@@ -95,8 +97,11 @@ class Lowered:
     # -- units ---------------------------------------------------------------------------------
 
     def _lower_unit(self, unit: Unit) -> None:
+        if isinstance(unit, Chain):
+            self._lower_chain(unit)
+            return
         first = unit.nodes[0]
-        is_later = first.primitive == "fill" and first not in self._asked
+        is_later = first.primitive == "fill" and first not in self.asked
         is_later = is_later or first in self._deferred or first in self._put_off
         if is_later or first in self._done:
             self._position += 1
@@ -110,6 +115,15 @@ class Lowered:
             self.buffers[node] = Buffer(node.layout.nbytes, binding=self._bindings[node])
         else:
             _LOWER[node.primitive](self, node)
+
+    def _lower_chain(self, unit: Chain) -> None:
+        step = chain_step(self, unit, self._users)
+        if step is None:
+            for member in unit.members:
+                self._lower_unit(member.unit)
+        else:
+            self._position += len(unit.nodes)
+            self.steps.append(step)
 
     def _lower_as_tail(self, unit: Unit) -> bool:
         if unit not in self._tails:
@@ -148,7 +162,7 @@ class Lowered:
     def _stored(self, unit: Unit, sums: Sequence[ColumnSum]) -> list[Node]:
         """The nodes of a loop that something else reads than itself, and its sums."""
         known = {unit, *[self._unit_of[one.total] for one in sums]}
-        return [n for n in unit.nodes if n in self._asked or not self._users.get(n, known) <= known]
+        return [n for n in unit.nodes if n in self.asked or not self._users.get(n, known) <= known]
 
     def _bind_outputs(self) -> None:
         """Give outputs the bindings after those of the inputs."""

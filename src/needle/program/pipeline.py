@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from needle import config
 from needle.errors import OptionError
 from needle.origins import current
+from needle.program.chains import chain
 from needle.program.collection import no_collection
 from needle.program.expand import expand
 from needle.program.fuse import Fused, fuse
@@ -29,8 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "expand", "simplify", "separate_outputs", "fuse", "recompute", "lower", "schedule",
-    "plan_memory", "build",
+    "trace", "expand", "simplify", "separate_outputs", "fuse", "recompute", "chain", "lower",
+    "schedule", "plan_memory", "build",
 )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def compile_graph(traced: Graph) -> Compiled:
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
     recompute         what is cheap is computed again rather than kept
+    chain             which units run one after the other on a part of the work, as attention does
     lower             kernels with their numbers, from the cache or made now, and what they read
     schedule          in stages, whose kernels do not depend on each other
     plan_memory       where in the arena everything lies
@@ -72,7 +74,7 @@ def _compiled(traced: Graph, run: Passes) -> Compiled:
     simple = run(simplify, expanded)
     graph = run(separate_outputs, simple)
     united = run(fuse, graph)
-    fused = run(recompute, united)
+    fused = run(chain, run(recompute, united))
     lowered = run(lower, fused)
     stages = run(schedule, lowered)
     memory = run(plan_memory, stages)

@@ -4,16 +4,17 @@ and writes."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from needle.backend_ndarray.ndarray_backend_trace import Node
+from needle.compiler.kernels.chain import When
 from needle.compiler.prepared import Prepared
 from needle.run_numbers import RunNumber
 from needle.runtime.program import Variable
 
-__all__ = ["Buffer", "Place", "Step", "Words", "listing", "word_of"]
+__all__ = ["Buffer", "Links", "Place", "Room", "Step", "Vary", "Words", "listing", "word_of"]
 
 
 @dataclass(eq=False)
@@ -37,6 +38,23 @@ class Buffer:
         return self.binding is None and self.address is None
 
 
+@dataclass(eq=False)
+class Room(Buffer):
+    """Memory of a task's own, for what passes on within a chain.
+
+    offset  where it begins in the chain's scratch memory
+    row     elements from row to row
+    """
+
+    offset: int = 0
+    row: int = 0
+
+    @property
+    def in_arena(self) -> bool:
+        """Only as a part of the chain's scratch memory."""
+        return False
+
+
 @dataclass(frozen=True)
 class Place:
     """Bytes from the beginning of a buffer on."""
@@ -58,6 +76,7 @@ class Step:
     tail     a step that a contraction runs on each panel of its result
     in_step  (read, write): an element is read before it, and nothing else, is written
     after    places that have to be written before it, which it does not read
+    links    of a chain: the steps that it is made up of
     """
 
     label: str
@@ -71,9 +90,12 @@ class Step:
     in_step: frozenset[tuple[int, int]] = frozenset()
     tail: Step | None = None
     after: Sequence[Place] = ()
+    links: Links | None = None
 
     def may_overwrite(self, old: Buffer | None, new: Buffer) -> bool:
         """Whether `new` may be written where `old` lies, which the step itself may read."""
+        if self.links is not None:
+            return all(place.buffer is not old for place in self.places_read)
         if self.tail is not None:
             mine = any(isinstance(place, Place) and place.buffer is old for place in self.reads)
             return not mine and self.tail.may_overwrite(old, new)
@@ -107,6 +129,39 @@ class Step:
         return [*self.writes, *(self.tail.places_written if self.tail is not None else ())]
 
 
+@dataclass(eq=False)
+class Vary:
+    """A word of a step in a chain that is another one in each part of the work.
+
+    step   which, or its tail
+    at     the number of a place among those it reads and then writes; or, below 0, -1 - that of
+           one of its kernel's numbers
+    items  extents and steps, in bytes, of the axes that lead through the items, innermost first
+    table  what to add, or the number, for each block
+    """
+
+    step: Step
+    at: int
+    items: tuple[tuple[int, int], ...]
+    table: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Links:
+    """What a chain runs, for each item block by block.
+
+    steps    in order, each with when it runs
+    varies   what is not the same in each part
+    scratch  where in the chain's scratch memory that of a step, or of a tail, begins
+    done     of nodes that are not computed where a mask leaves them out: the share that is
+    """
+
+    steps: Sequence[tuple[Step, When]]
+    varies: Sequence[Vary]
+    scratch: Mapping[Step, int]
+    done: Mapping[Node, float]
+
+
 def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> str:
     """A line per step, for people: `b2 <- given0, b1+256: add(...)`.
 
@@ -119,17 +174,27 @@ def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> st
             return str(place)
         buffer = place.buffer
         if buffer not in names:
-            kind = "constant" if buffer.address is not None else "b" if buffer.in_arena else "given"
+            kind = "constant" if buffer.address is not None else "given"
+            kind = "room" if isinstance(buffer, Room) else "b" if buffer.in_arena else kind
             number = sum(other.startswith(kind) for other in names.values())
             names[buffer] = f"{kind}{number if buffer.binding is None else buffer.binding}"
         return names[buffer] + (f"+{place.offset}" if place.offset else "")
 
     lines = []
+
+    def add(part: Step, lead: str) -> None:
+        read, written = (", ".join(map(name, row)) for row in (part.reads, part.writes))
+        lines.append(f"{lead}{written or 'nothing'} <- {read or 'nothing'}: {part.title}")
+
     for step in steps:
-        for part in step.parts:
-            read, written = (", ".join(map(name, row)) for row in (part.reads, part.writes))
-            lead = "  tail: " if part is not step else ""
-            lines.append(f"{lead}{written or 'nothing'} <- {read or 'nothing'}: {part.title}")
+        if step.links is None:
+            for part in step.parts:
+                add(part, "  tail: " if part is not step else "")
+            continue
+        lines.append(f"a chain of {len(step.links.steps)}:")
+        for link, _ in step.links.steps:
+            for part in link.parts:
+                add(part, "    tail: " if part is not link else "  ")
     return "\n".join(lines)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from needle.compiler.kernels.fused import FIRST_POINTER
 from needle.program.lower import Lowered
 from needle.program.plan_memory import MemoryPlan
 from needle.program.schedule import Schedule
-from needle.program.steps import Place, Step
-from needle.runtime.program import Bound, Call, Program, Variable
+from needle.program.steps import Links, Place, Room, Step, Vary
+from needle.runtime.program import Bound, Call, Chain, Part, Program, Variable
 from needle.runtime.threads import get_num_threads
 
 __all__ = ["Built", "Word", "build"]
@@ -56,6 +58,8 @@ class _Builder:
         self.lowered, self.memory = lowered, memory
         self.threads = get_num_threads()
         self.bindings = len(lowered.graph.inputs) + len(lowered.graph.outputs)
+        self.room = 0  # where the memory of a task of a chain begins
+        self.scratch: Mapping[Step, int] = {}  # and where in it that of each step does
 
     def build(self, schedule: Schedule) -> Built:
         calls = [[self._call(step) for step in stage] for stage in schedule.stages]
@@ -68,6 +72,8 @@ class _Builder:
 
     def _call(self, step: Step) -> Call:
         tasks = min(step.prepared.tasks, self.threads)
+        if step.links is not None:
+            return self._call_chain(step, step.links, tasks)
         if step.fused:
             return self._call_fused(step, tasks)
         words: list[int | Bound | Variable] = [0] * (Word.ALL - 1)  # that of the numbers is no word
@@ -91,10 +97,27 @@ class _Builder:
         words = (self._scratch_of(step), *places, *step.scalars)
         return Call(step.prepared.address, step.prepared.numbers, words, tasks)
 
+    def _call_chain(self, step: Step, links: Links, tasks: int) -> Call:
+        """Each task has contexts of its own for the calls that it makes."""
+        begin = self.memory.spans[self.memory.scratch[step]].offset if step.prepared.scratch else 0
+        calls, parts = [], []
+        for task in range(tasks):
+            self.room = begin + task * step.prepared.scratch
+            self.scratch = links.scratch
+            made = {link: self._call(link) for link, _ in links.steps}
+            calls.append(tuple([(made[link], when) for link, when in links.steps]))
+            known = {part: call for link, call in made.items() for part, call in _parts(link, call)}
+            parts.append(tuple([_part(vary, known[vary.step]) for vary in links.varies]))
+        self.scratch = {}
+        chain = Chain(tuple(calls), tuple(parts))
+        return Call(step.prepared.address, step.prepared.numbers, (0,), tasks, chain=chain)
+
     def _word(self, place: Place | int) -> int | Bound:
         if isinstance(place, int):
             return place
         buffer = place.buffer
+        if isinstance(buffer, Room):
+            return Bound(self.bindings, self.room + buffer.offset + place.offset)
         if buffer.binding is not None:
             return Bound(buffer.binding, place.offset)
         if buffer.address is not None:
@@ -103,5 +126,21 @@ class _Builder:
         return Bound(self.bindings, self.memory.spans[buffer].offset + offset)
 
     def _scratch_of(self, step: Step) -> int | Bound:
+        if step in self.scratch:
+            return Bound(self.bindings, self.room + self.scratch[step])
         room = self.memory.scratch.get(step)
         return 0 if room is None else Bound(self.bindings, self.memory.spans[room].offset)
+
+
+def _parts(step: Step, call: Call) -> list[tuple[Step, Call]]:
+    """A step and its tail, with their calls."""
+    tail = [(step.tail, call.tail)] if step.tail is not None and call.tail is not None else []
+    return [(step, call), *tail]
+
+
+def _part(vary: Vary, call: Call) -> Part:
+    """What a chain is to set in the context, or in the numbers, of a call."""
+    first = FIRST_POINTER if vary.step.fused else Word.FIRST_POINTER
+    word = vary.at if vary.at < 0 else first + vary.at
+    group = [len(vary.items), *[word for axis in vary.items for word in axis]]
+    return Part(call, word, tuple(group) if vary.items else (), vary.table)

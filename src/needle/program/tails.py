@@ -26,10 +26,11 @@ def find_tails(
         if unit.space is None:
             continue
         for node in _contractions_read(unit):
-            if node in asked or users[node] != {unit}:
+            own = unit_of.get(node)
+            if own is None or len(own.nodes) > 1 or node in asked or users[node] != {unit}:
                 continue
             order = _order(unit, node)
-            if order is None or _comes_back(unit, unit_of[node], closure):
+            if order is None or _comes_back(unit, own, closure):
                 continue
             a, b = [x.layout for x in node.inputs]
             whole = unit.space.columns is not None

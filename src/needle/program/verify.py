@@ -5,7 +5,7 @@ A pass that breaks one of these rules has a fault, whatever the user did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
 from math import prod
 from typing import Any
@@ -14,12 +14,13 @@ from needle.backend_ndarray.device import Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS
+from needle.program.chains import Chain
 from needle.program.fuse import Fused, Unit
 from needle.program.graph import Graph
 from needle.program.lower import Lowered
 from needle.program.plan_memory import ALIGN, MemoryPlan
 from needle.program.schedule import Schedule
-from needle.program.steps import Buffer, Place, Step
+from needle.program.steps import Buffer, Links, Place, Room, Step
 from needle.program.table import Built, Word
 from needle.runtime.program import Bound, Call, Variable
 
@@ -142,6 +143,9 @@ def _(fused: Fused, name: str) -> None:
 
 
 def _verify_space(unit: Unit, name: str) -> None:
+    if isinstance(unit, Chain):
+        _verify_chain(unit, name)
+        return
     space = unit.space
     if space is None:
         _require(len(unit.nodes) == 1, name, "units of one node where there is no loop: {!r}", unit)
@@ -152,6 +156,19 @@ def _verify_space(unit: Unit, name: str) -> None:
         assert axes is not None
         extents = tuple([prod(space.extents[digit] for digit in row or ()) for row in axes])
         _require(extents == node.layout.shape, name, "digits that make {!r}, got {}", node, extents)
+
+
+def _verify_chain(chain: Chain, name: str) -> None:
+    """Its nodes those of its members, which walk the same items and rows."""
+    nodes = [node for member in chain.members for node in member.unit.nodes]
+    _require(nodes == chain.nodes, name, "the nodes of all members in a chain: {!r}", chain)
+    for member in chain.members:
+        _verify_space(member.unit, name)
+        space = member.unit.space
+        if space is not None:
+            items = prod(space.extents[digit] for digit in member.items)
+            same = items == chain.items and space.extents[member.row] == chain.rows
+            _require(same, name, "loops over the items and rows of their chain: {!r}", member.unit)
 
 
 # -- steps -------------------------------------------------------------------------------------
@@ -169,6 +186,8 @@ def _(lowered: Lowered, name: str) -> None:
     for step in lowered.steps:
         made = {place.buffer for place in step.writes}
         _verify_read(step.reads, filled, step, name)
+        if step.links is not None:
+            _verify_links(step, step.links, filled, name)
         if step.tail is not None:
             _verify_read(step.tail.reads, filled | made, step, name)
         for place in step.places_written:
@@ -189,6 +208,32 @@ def _verify_read(reads: Iterable[Place | int], filled: set[Buffer], step: Step, 
             _require(place.buffer in filled, name, "writes before reads, got first {.title}", step)
 
 
+def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> None:
+    """A chain writes before it reads, keeps to its memory, and varies words that there are."""
+    filled, end = set(filled), step.prepared.scratch
+    parts = [part for link, _ in links.steps for part in link.parts]
+    for link, _ in links.steps:
+        _verify_read(link.reads, filled, link, name)
+        filled |= {place.buffer for place in link.places_written}
+        if link.tail is not None:
+            _verify_read(link.tail.reads, filled, link, name)
+    for part in parts:
+        _verify_words(part, name)
+        held = [x.buffer for x in (*part.reads, *part.writes) if isinstance(x, Place)]
+        rooms = [(x.offset, x.offset + x.nbytes) for x in held if isinstance(x, Room)]
+        at = links.scratch[part]
+        for first, last in [*rooms, (at, at + part.prepared.scratch)]:
+            _require(0 <= first <= last <= end, name, "rooms in its memory: {}", part.title)
+    items, blocks = step.prepared.numbers[:2]
+    for vary in links.varies:
+        _require(vary.step in parts, name, "words of its own steps, got {}", vary.step.title)
+        count = len(vary.step.reads) + len(vary.step.writes)
+        there = -len(vary.step.prepared.numbers) <= vary.at < count
+        whole = not vary.items or prod(n for n, _ in vary.items) == items
+        fits = there and whole and len(vary.table) in (0, blocks)
+        _require(fits, name, "words and tables that fit, got {} of {}", vary, vary.step.title)
+
+
 def _verify_words(step: Step, name: str) -> None:
     for place in (*step.reads, *step.writes):
         if isinstance(place, Place):
@@ -196,7 +241,7 @@ def _verify_words(step: Step, name: str) -> None:
             inside = empty or 0 <= place.offset <= place.buffer.nbytes
             _require(inside, name, "places inside their buffers, got {} in {.title}", place, step)
     pointers = len(step.reads) + len(step.writes)
-    if not step.fused:
+    if not step.fused and step.links is None:
         fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
         _require(
             fits, name, "words for all that a kernel takes, got {} in {.title}", pointers, step
@@ -302,8 +347,19 @@ def _(built: Built, name: str) -> None:
     """Addresses that are some; as many words as kernels read; bindings and variables there are."""
     for stage in built.calls:
         for call in stage:
-            for part in (call, *([call.tail] if call.tail else [])):
+            for part in _calls(call):
                 _verify_call(part, built, name)
+
+
+def _calls(call: Call) -> Iterator[Call]:
+    """A call and those that it makes."""
+    yield call
+    if call.tail is not None:
+        yield call.tail
+    if call.chain is not None:
+        for row in call.chain.calls:
+            for made, _ in row:
+                yield from _calls(made)
 
 
 def _verify_call(call: Call, built: Built, name: str) -> None:

@@ -21,13 +21,14 @@ from weakref import WeakSet
 
 import numpy as np
 
+from needle.compiler.kernels.chain import TABLES, When
 from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
 from needle.runtime.arenas import shared_arenas
 from needle.runtime.call import builtin, runtime_address
 from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
 from needle.runtime.threads import get_num_threads
 
-__all__ = ["Bound", "Call", "Program", "Variable"]
+__all__ = ["Bound", "Call", "Chain", "Part", "Program", "Variable"]
 
 _RELEASE_AFTER = 20_000  # nanoseconds of work for which other Python threads may run
 _LINE = 8  # words of a cache line
@@ -60,6 +61,7 @@ class Call:
     tail     a kernel that this one calls: its address is in word TAIL, its context's in the next
     counter  that of the word which is to hold the address of a counter, which the kernel leaves
              at 0; 0: none
+    chain    of a chain: the calls that it makes
     """
 
     kernel: int
@@ -69,6 +71,35 @@ class Call:
     error: int = 0
     counter: int = 0
     tail: Call | None = None
+    chain: Chain | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A word of a call that is another one in each part of a chain's work.
+
+    call   whose; of a contraction with a tail, it or that
+    word   its number in the context, from 1 on, or, below 0, -1 - that of one of the numbers
+    items  words of a group that leads through the items (see `kernels.packing`); empty: none
+    table  what to add in each block; empty: nothing
+    """
+
+    call: Call
+    word: int
+    items: tuple[int, ...] = ()
+    table: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """What a call of `kernels.chain` calls itself.
+
+    calls  of each task: the calls, in order, each with when it is made
+    parts  of each task: what differs from part to part
+    """
+
+    calls: tuple[tuple[tuple[Call, When], ...], ...]
+    parts: tuple[tuple[Part, ...], ...]
 
 
 class Program:
@@ -157,6 +188,7 @@ class _Table:
         self.patches: list[int | _At] = []
         self.variables: dict[int, list[int]] = {}
         self.tasks = 0
+        self._shared: dict[tuple[int, ...], _At] = {}
 
     def words(self) -> np.ndarray[Any, Any]:
         """The table, beginning with a cache line."""
@@ -210,23 +242,72 @@ class _Table:
         self.row += words
         return _At(place)
 
-    def _context(self, call: Call) -> _At:
-        """Add a call's context and numbers; what is bound is noted in the patches."""
+    def _context(self, call: Call, laid: dict[Call, tuple[_At, _At]] | None = None) -> _At:
+        """Add a call's context and numbers; what is bound is noted in the patches.
+
+        laid  takes where the context and the numbers of it, and of its tail, are
+        """
         numbers = self._part(call.numbers)
         counter = self._part([0], aligned=True) if call.counter else None
-        tail = self._context(call.tail) if call.tail else None
+        tail = self._context(call.tail, laid) if call.tail else None
+        chain = self._chain(call.chain) if call.chain else None
         place = self._part([numbers], aligned=True)
         for word in call.context:
-            if isinstance(word, Bound):
-                self.patches += [_At(len(self.row)), word.binding, word.offset]
-                word = 0
-            elif isinstance(word, Variable):
-                self.variables.setdefault(word.number, []).append(len(self.row))
-                word = 0
-            self.row.append(word)
+            self.row.append(self._word(word))
         if counter is not None:
             self.row[place.place + call.counter] = counter
         if call.tail is not None and tail is not None:
             self.row[place.place + TAIL] = call.tail.kernel
             self.row[place.place + TAIL_CONTEXT] = tail
+        if chain is not None:
+            self.row[place.place + TABLES] = chain
+        if laid is not None:
+            laid[call] = place, numbers
         return place
+
+    def _word(self, word: int | Bound | Variable) -> int:
+        """A word that is about to be added, or 0 for what each run brings, which is noted."""
+        if isinstance(word, Bound):
+            self.patches += [_At(len(self.row)), word.binding, word.offset]
+        elif isinstance(word, Variable):
+            self.variables.setdefault(word.number, []).append(len(self.row))
+        else:
+            return word
+        return 0
+
+    # -- chains --------------------------------------------------------------------------------
+
+    def _chain(self, chain: Chain) -> _At:
+        """Add the calls of a chain, for each task; where the tables of all tasks are listed."""
+        tables: list[int | _At] = []
+        for calls, parts in zip(chain.calls, chain.parts, strict=True):
+            laid: dict[Call, tuple[_At, _At]] = {}
+            row: list[int | _At] = []
+            for call, when in calls:
+                row += [call.kernel, self._context(call, laid), when]
+            tables += [self._records(parts, laid), self._part(row)]
+        return self._part(tables)
+
+    def _records(self, parts: Sequence[Part], laid: dict[Call, tuple[_At, _At]]) -> _At:
+        """Add what a chain sets in the contexts and numbers of its calls."""
+        groups = [(self._once(part.items), self._once(part.table)) for part in parts]
+        begin = len(self.row)
+        for part, (items, table) in zip(parts, groups, strict=True):
+            context, numbers = laid[part.call]
+            base: int | Bound | Variable = 0
+            target = _At(numbers.place - 1 - part.word)
+            if part.word > 0:
+                base, target = part.call.context[part.word - 1], _At(context.place + part.word)
+            self.row.append(target)
+            self.row.append(self._word(base))
+            self.row += [items, table]
+        return _At(begin)
+
+    def _once(self, words: tuple[int, ...]) -> int | _At:
+        """Words that several may share; 0 for none."""
+        if not words:
+            return 0
+        found = self._shared.get(words)
+        if found is None:
+            found = self._shared[words] = self._part(words)
+        return found

@@ -22,7 +22,7 @@ from needle.compiler.prepared import Operand, Prepared, tasks_for
 from needle.compiler.target import Target
 from needle.compiler.types import TYPES, itemsize
 
-__all__ = ["panel_rows", "prepare", "takes_tail"]
+__all__ = ["Word", "panel_rows", "prepare", "takes_parts", "takes_tail"]
 
 # A panel of a, KC deep, takes 24 of the 32 KB of a first-level cache; a block of b, KC x NC, is
 # 2 MB: it streams from the second or third level while a panel of a is used.
@@ -102,6 +102,22 @@ def panel_rows(a: Operand, b: Operand, out: Operand, groups: Sequence[int]) -> i
     """
     problem = Problem.of(a, b, out, *groups)
     return tile_of(Target.host(), _structure(problem).compute)[0] if problem.batch.size == 1 else 0
+
+
+def takes_parts(a: Operand, b: Operand, out: Operand) -> bool:
+    """Whether numbers M, N and K of the kernel may be less than prepared for, from call to call.
+
+    For a product of two matrices, without a batch. With number ADDS it adds to what is there.
+    """
+    problem = Problem.of(a, b, out, 0, 1, 1, 1)
+    by_rows = _is_by_rows(problem) or _is_by_rows(problem.transposed)
+    return (
+        not by_rows
+        and problem.n.size > 1
+        and problem.n.step(1) == 1
+        and problem.m.step(1) != 1
+        and not _structure(problem).sums_apart
+    )
 
 
 # -- matrix times vector ---------------------------------------------------------------------------

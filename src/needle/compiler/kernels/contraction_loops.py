@@ -58,7 +58,8 @@ class Word(IntEnum):
     AHEAD = 22  # whether to ask for a's next panel while one is used: 1 or 0
     B_KEPT = 23  # bytes of a step of k, if packed blocks of b stay until all rows are done; else 0
     WHOLE_ROWS = 24  # whether no two tasks share a row: 1 or 0
-    GROUPS = 25  # from here on
+    ADDS = 25  # whether to add to what is there: 1 or 0
+    GROUPS = 26  # from here on
 
 
 def tile_of(target: Target, dtype: str) -> tuple[int, int]:
@@ -267,7 +268,7 @@ class _Writer:
         self.c_row = self.word(Word.C_ROW)
         if self.structure.sums_apart:
             c, self.c_row = self.block_c, self.word(Word.NC) * size
-        self.adding = code.select(k > 0, code.constant(1, I64), 0)
+        self.adding = code.select(k > 0, code.constant(1, I64), self.word(Word.ADDS))
         # what tiles count along k: stretches, or steps
         self.length = self.list_stretches(*along) if self.structure.scattered else depth
         first, count = rows
