@@ -154,6 +154,31 @@ def test_the_table_has_a_line_for_each_kernel_and_sums(trained):
     assert repr(explanation) == f"<Explanation of step: {summary.kernels} kernels>"
 
 
+def test_the_memory_plan_says_what_each_buffer_is_and_what_for(trained):
+    step, *_ = trained
+    explanation = step.explain()
+    memory, plan = explanation.memory, explanation.compiled.memory
+    assert {held.span.buffer for held in memory.held} == plan.spans.keys()
+    text = str(memory)
+    assert text.startswith(f"memory: an arena of {size_text(plan.total)} ")
+    head = ["size", "stages", "begins at", "what", "made by", "where", "last used by"]
+    assert re.split(r"  +", text.splitlines()[3].strip()) == head
+    for word in ("float32[8,16]", "gradient of relu", "test_explain.py:", "scratch memory"):
+        assert word in text
+    assert all(held.made_by for held in memory.held)
+    busiest = [held for held in memory.held if held.span.first <= memory.busiest <= held.span.last]
+    assert sum(held.span.buffer.nbytes for held in busiest) == plan.peak
+    assert str(explanation).endswith("all of the plan: print(explanation.memory)")
+
+
+def test_a_step_that_keeps_nothing_needs_no_memory():
+    twice = jit(lambda x: x * 2)
+    twice(tensor(2))
+    explanation = twice.explain()
+    said = "memory: what comes and goes in a step needs none"
+    assert str(explanation).endswith(said) and str(explanation.memory) == said
+
+
 def test_each_kind_of_arguments_has_a_form_of_its_own(trained):
     step, _, _, (x, y) = trained
     step(ndl.Tensor(x.numpy()[:4], requires_grad=False), ndl.Tensor(y.numpy()[:4]))

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from needle.files import write_atomically
+from needle.inspection.arena import Arena
 from needle.inspection.kernels import KernelFacts, facts_of
 from needle.inspection.machine import Peak
 from needle.inspection.timing import Timing
 from needle.inspection.words import count_text, shorter_line, size_text, table_text, time_text
 from needle.program.pipeline import Compiled
-from needle.program.plan_memory import MemoryPlan
 
 __all__ = ["Explanation", "Kernel", "Summary"]
 
-_BUFFERS_SHOWN = 8
+_ROWS = 8  # of the memory plan
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Explanation:
     timing       medians of several runs
     peak         what the machine can do
     passes       seconds that each pass of the compiler took
-    memory       which buffer lies where in the arena, from when to when
+    memory       what lies in the arena, from when to when, and what for: `print` it for a table
     variants     how many compiled forms the function has; this is the one that was used last
     names        of inputs and outputs, by the numbers of their bindings
     """
@@ -78,14 +78,15 @@ class Explanation:
     timing: Timing
     peak: Peak
     passes: Mapping[str, float]
-    memory: MemoryPlan
+    memory: Arena
     compiled: Compiled
     variants: int = 1
     names: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The table, what it sums up to, and the largest buffers of the memory plan."""
-        parts = [self._head(), self._table(), self._totals(), self._compiling(), self._memory()]
+        memory = self.memory.at_most_once(_ROWS)
+        parts = [self._head(), self._table(), self._totals(), self._compiling(), memory]
         return "\n\n".join(parts)
 
     def __repr__(self) -> str:
@@ -153,22 +154,6 @@ class Explanation:
     def _compiling(self) -> str:
         seconds = ", ".join(f"{name} {time_text(took)}" for name, took in self.passes.items())
         return f"compiled in {time_text(self.summary.seconds)}: {seconds}"
-
-    def _memory(self) -> str:
-        plan = self.memory
-        spans = sorted(plan.spans.values(), key=lambda span: -span.buffer.nbytes)
-        lines = [
-            f"memory: an arena of {size_text(plan.total)}; {size_text(plan.peak)} are needed at "
-            f"once, {size_text(plan.sum)} without sharing"
-        ]
-        for span in spans[:_BUFFERS_SHOWN]:
-            lines.append(
-                f"  {size_text(span.buffer.nbytes):>9} at {span.offset:<10} stages {span.first} "
-                f"to {span.last}: {span.title[:70]}"
-            )
-        if len(spans) > _BUFFERS_SHOWN:
-            lines.append(f"  and {len(spans) - _BUFFERS_SHOWN} smaller ones: print(....memory)")
-        return "\n".join(lines)
 
 
 def grouped(kernels: Sequence[Kernel]) -> list[list[Kernel]]:

@@ -180,7 +180,7 @@ def _timeline(explanation: Explanation) -> str:
 
 
 def _memory(explanation: Explanation) -> str:
-    plan = explanation.memory
+    plan = explanation.memory.plan
     words = (
         f"The arena has {size_text(plan.total)}: {size_text(plan.peak)} are needed at once, and "
         f"{size_text(plan.sum)} it would be without sharing. A bar is a buffer, from the stage "

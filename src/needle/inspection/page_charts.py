@@ -39,7 +39,7 @@ def timeline_chart(explanation: Explanation) -> str:
 
 def memory_chart(explanation: Explanation) -> str:
     """Buffers of the arena: stages to the right, addresses upwards."""
-    plan = explanation.memory
+    plan = explanation.memory.plan
     total, stages = max(plan.total, 1), max(plan.stages, 1)
     across, up = _WIDTH / stages, _HEIGHT / total
     parts = [

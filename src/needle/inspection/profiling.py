@@ -80,13 +80,22 @@ class _Runs:
         tasks = [call.tasks for stage in executable.calls for call in stage]
         self.owner = np.repeat(np.arange(len(tasks)), tasks)  # of each task, its kernel's number
         self.kernels = np.zeros(len(tasks))
+        self.busy, self.threads = 0, 1
+
+    @property
+    def share_busy(self) -> float:
+        """Of the time of all threads, that in which they are at work on kernels."""
+        return self.busy / max(self.threads * self.nanoseconds, 1)
 
     def add(self, table: Any, nanoseconds: int) -> None:
         """Count one more run."""
         self.runs += 1
         self.nanoseconds += nanoseconds
-        spent = np.zeros((len(self.kernels), 1 + int(table[:, 2].max(initial=0))))
-        np.add.at(spent, (self.owner, table[:, 2]), table[:, 1] - table[:, 0])
+        took, threads = table[:, 1] - table[:, 0], 1 + int(table[:, 2].max(initial=0))
+        self.busy += int(took.sum())
+        self.threads = max(self.threads, threads)
+        spent = np.zeros((len(self.kernels), threads))
+        np.add.at(spent, (self.owner, table[:, 2]), took)
         self.kernels += spent.max(axis=1)
 
 
@@ -275,7 +284,10 @@ class Profile:
             )  # fmt: skip
         head = ("kernel", "operators", "where", "total", "a run", "share of runs")
         each = time_text(1e-9 * runs.nanoseconds / runs.runs)
-        title = f"{runs.executable.name}: {runs.runs:,} runs of {each}\n\n"
+        title = (
+            f"{runs.executable.name}: {runs.runs:,} runs of {each}; threads are busy for "
+            f"{100 * runs.share_busy:.0f} % of it, and wait for the rest\n\n"
+        )
         return title + table_text(head, rows, left=(1, 2), widest={1: 60, 2: 52})
 
     def save_chrome_trace(self, path: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from needle.inspection.arena import Arena
 from needle.inspection.explanation import Explanation, Summary, measured, summary_of
 from needle.inspection.kernels import facts_of
 from needle.inspection.machine import measure_peak
@@ -32,7 +33,7 @@ def explain(name: str, variant: Variant, variants: int, tensors: Sequence[Any] =
         timing,
         peak,
         {"trace": variant.trace_seconds, **compiled.passes.seconds},
-        compiled.memory,
+        Arena(compiled),
         compiled,
         variants,
         _names(variant),

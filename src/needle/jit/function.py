@@ -294,7 +294,8 @@ def jit(function: Any = None, *, check: bool | float = False) -> Any:
 
     What a program could not do again it refuses, with a `JitError` that names the line: values
     looked at (`item()`, `if x > 0:`), Tensors made of arrays of NumPy, random numbers drawn from
-    NumPy, lists that grow, something printed. Tensors made of Python's numbers are constants.
+    NumPy, lists that grow, something written. Tensors made of Python's numbers are constants, and
+    so are lists of these as indices.
 
     A result can be differentiated outside, once; not where the function has called `backward`
     itself. In np mode, and on other devices than `cpu()`, the function runs as it is written.
