@@ -25,7 +25,8 @@ class KernelFacts:
 
     number      in the order in which the table has them
     stage       the calls of a stage do not depend on each other
-    kind        what it is: "chain", "contraction with a loop", "loop", or the primitive
+    kind        what it is: "chain", "loops alike", "contraction with a loop", "loop", or a
+                primitive
     ops         operators whose primitives are in it, each with how many of them
     origins     where these were used
     primitives  what it computes, primitive by primitive
@@ -113,6 +114,8 @@ def _codes(call: Call) -> Iterator[int]:
     yield call.kernel
     if call.tail is not None:
         yield call.tail.kernel
+    for made in call.several:
+        yield made.kernel
     if call.chain is not None:
         for made, _ in call.chain.calls[0]:
             yield from _codes(made)
@@ -121,6 +124,8 @@ def _codes(call: Call) -> Iterator[int]:
 def _kind(step: Step) -> str:
     if step.links is not None:
         return "chain"
+    if step.alike:
+        return "loops alike"
     if step.tail is not None:
         return "contraction with a loop"
     if step.fused:

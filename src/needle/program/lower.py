@@ -22,6 +22,7 @@ from needle.compiler.kernels import (
     scan,
 )
 from needle.compiler.prepared import Prepared
+from needle.program.alike import unite_alike
 from needle.program.chain_steps import chain_step
 from needle.program.chains import Chain
 from needle.program.column_sums import ColumnSum, find_column_sums
@@ -72,6 +73,7 @@ class Lowered:
         for unit in fused.units:
             self._lower_unit(unit)
         self._bind_outputs()
+        self.steps = unite_alike(self.steps)
 
     def _find_last_uses(self) -> dict[Node, int]:
         """Where in the order of nodes each is read for the last time, by the step that reads it."""

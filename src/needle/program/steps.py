@@ -77,6 +77,7 @@ class Step:
     in_step  (read, write): an element is read before it, and nothing else, is written
     after    places that have to be written before it, which it does not read
     links    of a chain: the steps that it is made up of
+    alike    the steps that it is made up of, if they are the same but for places and sizes
     """
 
     label: str
@@ -91,11 +92,16 @@ class Step:
     tail: Step | None = None
     after: Sequence[Place] = ()
     links: Links | None = None
+    alike: Sequence[Step] = ()
 
     def may_overwrite(self, old: Buffer | None, new: Buffer) -> bool:
         """Whether `new` may be written where `old` lies, which the step itself may read."""
         if self.links is not None:
             return all(place.buffer is not old for place in self.places_read)
+        if self.alike:
+            reads = [step for step in self.alike if any(x.buffer is old for x in step.places_read)]
+            writes = [step for step in self.alike if any(x.buffer is new for x in step.writes)]
+            return reads in ([], writes) and all(one.may_overwrite(old, new) for one in writes)
         if self.tail is not None:
             mine = any(isinstance(place, Place) and place.buffer is old for place in self.reads)
             return not mine and self.tail.may_overwrite(old, new)
@@ -187,6 +193,11 @@ def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> st
         lines.append(f"{lead}{written or 'nothing'} <- {read or 'nothing'}: {part.title}")
 
     for step in steps:
+        if step.alike:
+            lines.append(f"{len(step.alike)} alike:")
+            for one in step.alike:
+                add(one, "  ")
+            continue
         if step.links is None:
             for part in step.parts:
                 add(part, "  tail: " if part is not step else "")

@@ -74,6 +74,9 @@ class _Builder:
         tasks = min(step.prepared.tasks, self.threads)
         if step.links is not None:
             return self._call_chain(step, step.links, tasks)
+        if step.alike:
+            made = tuple([self._call_fused(one, one.prepared.tasks) for one in step.alike])
+            return Call(step.prepared.address, step.prepared.numbers, (0,), tasks, several=made)
         if step.fused:
             return self._call_fused(step, tasks)
         words: list[int | Bound | Variable] = [0] * (Word.ALL - 1)  # that of the numbers is no word

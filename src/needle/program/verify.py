@@ -241,7 +241,9 @@ def _verify_words(step: Step, name: str) -> None:
             inside = empty or 0 <= place.offset <= place.buffer.nbytes
             _require(inside, name, "places inside their buffers, got {} in {.title}", place, step)
     pointers = len(step.reads) + len(step.writes)
-    if not step.fused and step.links is None:
+    for one in step.alike:
+        _verify_words(one, name)
+    if not step.fused and step.links is None and not step.alike:
         fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
         _require(
             fits, name, "words for all that a kernel takes, got {} in {.title}", pointers, step
@@ -356,6 +358,8 @@ def _calls(call: Call) -> Iterator[Call]:
     yield call
     if call.tail is not None:
         yield call.tail
+    for made in call.several:
+        yield from _calls(made)
     if call.chain is not None:
         for row in call.chain.calls:
             for made, _ in row:

@@ -23,6 +23,7 @@ import numpy as np
 
 from needle.compiler.kernels.chain import TABLES, When
 from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
+from needle.compiler.kernels.several import TABLE
 from needle.runtime.arenas import shared_arenas
 from needle.runtime.call import builtin, runtime_address
 from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
@@ -62,6 +63,7 @@ class Call:
     counter  that of the word which is to hold the address of a counter, which the kernel leaves
              at 0; 0: none
     chain    of a chain: the calls that it makes
+    several  of `kernels.several`: the calls that it makes, each in as many tasks as it says
     """
 
     kernel: int
@@ -72,6 +74,7 @@ class Call:
     counter: int = 0
     tail: Call | None = None
     chain: Chain | None = None
+    several: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +254,7 @@ class _Table:
         counter = self._part([0], aligned=True) if call.counter else None
         tail = self._context(call.tail, laid) if call.tail else None
         chain = self._chain(call.chain) if call.chain else None
+        several = self._several(call.several) if call.several else None
         place = self._part([numbers], aligned=True)
         for word in call.context:
             self.row.append(self._word(word))
@@ -261,6 +265,8 @@ class _Table:
             self.row[place.place + TAIL_CONTEXT] = tail
         if chain is not None:
             self.row[place.place + TABLES] = chain
+        if several is not None:
+            self.row[place.place + TABLE] = several
         if laid is not None:
             laid[call] = place, numbers
         return place
@@ -274,6 +280,13 @@ class _Table:
         else:
             return word
         return 0
+
+    def _several(self, calls: Sequence[Call]) -> _At:
+        """Add calls, and the table of them."""
+        table: list[int | _At] = []
+        for call in calls:
+            table += [call.kernel, self._context(call), call.tasks]
+        return self._part(table)
 
     # -- chains --------------------------------------------------------------------------------
 
