@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from needle.inspection.explanation import Explanation, Summary
-    from needle.jit.tracing import Varying
     from needle.jit.variant import Found, Variant
+    from needle.jit.varying import Varying
 
 __all__ = ["Jitted", "disable_jit", "jit"]
 
@@ -137,8 +137,8 @@ class Jitted:
         if any(tensor.device != cpu() for tensor in tensors):
             return None
         begun = perf_counter()
-        from needle.jit.tracing import Varying  # which loads the compiler
-        from needle.jit.variant import Variant
+        from needle.jit.variant import Variant  # which loads the compiler
+        from needle.jit.varying import Varying
         from needle.program.collection import no_collection
 
         found_again: list[Any] = []

@@ -16,7 +16,8 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.errors import GradientError
 from needle.jit import function
-from needle.jit.tracing import Leaf, Trace
+from needle.jit.leaf import Leaf
+from needle.jit.tracing import Trace
 from needle.ops import TupleGetItem
 from needle.program.executable import Executable
 from needle.program.graph import Graph
@@ -47,8 +48,8 @@ class Gradient:
     """How to differentiate what a function returns."""
 
     def __init__(self, trace: Trace, used: Sequence[Leaf]) -> None:
-        assert trace.gradient is not None
-        wrt, grads, given, checks = trace.gradient
+        assert trace.outcome.gradient is not None
+        wrt, grads, given, checks = trace.outcome.gradient
         self._sources = [leaf for leaf, grad in zip(wrt, grads, strict=True) if grad is not None]
         nodes = [leaf.node for leaf in used] + [draw.node for draw in trace.draws]
         outputs = [grad for grad in grads if grad is not None]
@@ -61,7 +62,8 @@ class Gradient:
     @staticmethod
     def of(trace: Trace, used: Sequence[Leaf]) -> Gradient | None:
         """That of a traced function; None if nothing it returns can be differentiated."""
-        if trace.gradient is None or all(grad is None for grad in trace.gradient.grads):
+        found = trace.outcome.gradient
+        if found is None or all(grad is None for grad in found.grads):
             return None
         return Gradient(trace, used)
 

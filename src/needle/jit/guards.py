@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from needle.jit.leaf import Leaf
 from needle.jit.places import MISSING, ArgumentPlace, Place
 from needle.jit.reach import Container
 from needle.jit.source import Source, written
-from needle.jit.tracing import Leaf, Trace, is_scalar
+from needle.jit.tracing import Trace
+from needle.jit.trees import is_scalar
 
 __all__ = ["Fits", "make_guard"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from needle.autograd.value import Value
 from needle.backend_ndarray.devices import cpu
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
@@ -20,9 +21,10 @@ from needle.backend_ndarray.ndarray_backend_trace import (
     recorded,
     trace,
 )
+from needle.errors import describe
 from needle.jit.watch import JitError, is_users, user_line
 
-__all__ = ["Draw", "Recorder", "other_data"]
+__all__ = ["Draw", "Recorder", "is_traced", "value_asked"]
 
 
 class Draw:
@@ -45,6 +47,7 @@ class Recorder:
         self.draws: list[Draw] = []
         self.checks: list[Operand] = []
         self._next_draw: int | None = None  # where draws are repeated
+        self._born: dict[int, Value] = {}
 
     def draw(self, name: str, shape: tuple[int, ...]) -> NDArray:
         """float64 random numbers, drawn anew at each run."""
@@ -87,19 +90,74 @@ class Recorder:
         """Something that must be true of values, at each run."""
         self.checks.append(recorded(holds))
 
+    @contextmanager
+    def aside(self) -> Iterator[list[Operand]]:
+        """Inside the block, checks are none of the function's, but go here; draws are undone."""
+        before, drawn = self.checks, len(self.draws)
+        self.checks = []
+        try:
+            yield self.checks
+        finally:
+            self.checks = before
+            del self.draws[drawn:]
+
+    def data_of(self, value: Value) -> Any:
+        """The traced array of a value that an op reads."""
+        data = value.cached_data
+        if is_traced(value):
+            return data
+        if type(data) is tuple and all(type(item._memory) is Memory for item in data):
+            return data
+        if id(value) in self._born:
+            raise _other_data(user_line())
+        raise JitError(
+            f"jit: expected Tensors that are found again at each call, got {describe(value)} at "
+            f"{user_line()}, which comes out of an iterator, a cache, or the graph of another "
+            "Tensor. Pass it to the function as an argument, or keep it in an attribute, a list or "
+            "a dict."
+        )
+
+    def born(self, value: Value) -> None:
+        """A leaf that was made while the function ran."""
+        self._born[id(value)] = value
+
+    def shown(self, value: Value) -> None:
+        """Refuse to print a Tensor that is, or is made of, what may be another at the next call."""
+        raise value_asked(user_line())
+
+    def has_made(self, value: Value) -> bool:
+        """Whether the function has made that leaf."""
+        return id(value) in self._born
+
     def device_shown(self, device: Any) -> Any:
         """A device that is asked for: on the user's own lines the one that the program runs on."""
         return device.real if is_users(sys._getframe(2)) else device
 
     def from_outside(self, values: Any) -> None:
         """Refuse values that may be others at the next call."""
-        raise other_data(user_line())
+        raise _other_data(user_line())
 
 
-def other_data(line: str) -> JitError:
+def _other_data(line: str) -> JitError:
     """The error for a Tensor of values that may be others at the next call."""
     return JitError(
         f"jit: expected Tensors made of Tensors, got one made of other data at {line}: it would be "
         "the same at each call. Pass it to the function as an argument, a Tensor, or make it "
         "outside."
     )
+
+
+def value_asked(line: str) -> JitError:
+    """The error for a line that asks for values of a Tensor."""
+    return JitError(
+        f"jit: expected a function that never looks at values, but {line} asks for those of a "
+        "Tensor, by item(), numpy(), float(), an if, or printing it: there are none while the "
+        "function is compiled. Return the Tensor and look at it outside; in place of an if on "
+        "values use ndl.where; or call the function under ndl.disable_jit()."
+    )
+
+
+def is_traced(value: Value) -> bool:
+    """Whether it has an array without data."""
+    data = value.cached_data
+    return type(data) is NDArray and type(data._memory) is Memory

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from needle.backend_ndarray.ndarray import NDArray, new_array
-from needle.jit.tracing import Leaf
+from needle.jit.leaf import Leaf
 from needle.jit.variant import Variant
 from needle.jit.watch import JitError
 from needle.runtime.call import runtime_function

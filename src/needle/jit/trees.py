@@ -14,7 +14,7 @@ import numpy as np
 from needle.autograd.value import Value
 from needle.backend_selection import Device
 
-__all__ = ["Hole", "flatten", "leaves_of", "map_leaves", "static_key", "unflatten"]
+__all__ = ["Hole", "flatten", "is_scalar", "leaves_of", "map_leaves", "static_key", "unflatten"]
 
 _BY_VALUE = (int, bool, str, bytes, complex, type(None), enum.Enum, np.dtype, Device, slice, range)
 
@@ -107,3 +107,8 @@ def static_key(tree: Any) -> Hashable:
     if isinstance(tree, (*_BY_VALUE, type, FunctionType)):
         return kind, tree
     return kind, id(tree)
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a value that cannot change, and is compared by `==`."""
+    return type(value) in (int, float, str, bool, bytes, complex, type(None))

@@ -14,10 +14,12 @@ from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray
 from needle.jit.gradient import Gradient, Spent
 from needle.jit.guards import make_guard
+from needle.jit.leaf import Leaf
 from needle.jit.places import Place
 from needle.jit.random_state import remember
-from needle.jit.tracing import Leaf, Trace, Varying
+from needle.jit.tracing import Trace
 from needle.jit.trees import Hole, map_leaves, unflatten
+from needle.jit.varying import Varying
 from needle.jit.writing import make_around
 from needle.origins import current
 from needle.program.executable import Executable
@@ -66,9 +68,10 @@ class Variant:
 
     def _compile(self, trace: Trace) -> tuple[list[Leaf], list[Leaf]]:
         """The program; its outputs are: what is returned, what is stored, and new data."""
-        stored = [output for _, _, outputs in trace.stored for output in outputs]
+        did = trace.outcome
+        stored = [output for _, _, outputs in did.stored for output in outputs]
         updated = [leaf for leaf in trace.leaves.values() if leaf.updated is not None]
-        outputs = [output.operand for output in (*trace.returned, *stored)]
+        outputs = [output.operand for output in (*did.returned, *stored)]
         outputs += [leaf.updated for leaf in updated if leaf.updated is not None]
         graph = Graph([], outputs, checks=trace.checks)
         inputs = {node for node in graph.nodes if node.primitive == "input"}
@@ -80,7 +83,7 @@ class Variant:
         graph.updates = updates
         self.executable = Executable(graph)
         self.layouts = [_real(layout) for layout in self.executable.layouts]
-        self.returned = len(trace.returned)
+        self.returned = len(did.returned)
         self.sources = [updates.get(number) for number in range(len(outputs))]
         self.in_place = [
             self.executable.in_place[number]
@@ -91,16 +94,17 @@ class Variant:
 
     def _keep_watch(self, trace: Trace, used: list[Leaf], updated: list[Leaf]) -> None:
         """What to look at before each run, and what to do after it."""
-        counts = [number for _, number in trace.counts]
+        did = trace.outcome
+        counts = [number for _, number in did.counts]
         in_result: list[RunNumber] = []
-        self._result = map_leaves(trace.result, lambda leaf: _with_numbers(leaf, in_result))
+        self._result = map_leaves(did.result, lambda leaf: _with_numbers(leaf, in_result))
         self._has_numbers, self._returns_one = bool(in_result), type(self._result) is Hole
         wanted = [*self.executable.numbers, *counts, *in_result]
         self._evaluate = trace.numbers.evaluates(wanted)
         self._variables, self._needs_numbers = len(self.executable.numbers), bool(wanted)
         self._last: Any = None
-        self._counts = len(trace.counts)
-        self._returned = [output.requires_grad for output in trace.returned]
+        self._counts = len(did.counts)
+        self._returned = [output.requires_grad for output in did.returned]
         self._floats = [(place, x) for place, x in trace.reach.values if type(x) is float]
         sources = [] if self.gradient is None else self.gradient.take_sources()
         self._sources = slice(len(updated), len(updated) + len(sources))
@@ -220,8 +224,8 @@ def _updates(trace: Trace, used: list[Leaf], updated: list[Leaf]) -> dict[int, i
     numbers = {id(leaf): number for number, leaf in enumerate(used)}
     at = {_location(leaf.place): leaf for leaf in used if leaf.place is not None}
     updates: dict[int, int | None] = {}
-    number = len(trace.returned)
-    for place, tree, outputs in trace.stored:
+    did, number = trace.outcome, len(trace.outcome.returned)
+    for place, tree, outputs in did.stored:
         leaf = at.get(_location(place)) if type(tree) is Hole else None
         if leaf is not None and not leaf.requires_grad:
             updates[number] = numbers[id(leaf)]

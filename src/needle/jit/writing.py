@@ -15,9 +15,11 @@ from needle.autograd import Tensor
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray import NDArray, new_array
 from needle.jit.gradient import Spent
+from needle.jit.leaf import Leaf
+from needle.jit.outcome import Output
 from needle.jit.places import MISSING, ArgumentPlace, CellPlace, Place, SlotPlace
 from needle.jit.source import Source, written
-from needle.jit.tracing import Leaf, Output, Trace
+from needle.jit.tracing import Trace
 from needle.jit.trees import Hole, unflatten
 from needle.runtime.call import runtime_function
 
@@ -63,17 +65,18 @@ class _Around(Source):
         updated = sum(leaf.updated is not None for leaf in trace.leaves.values())
         self._fetched = 1 + max([updated - 1, *[at for _, _, at in reused if at is not None]])
         self._begin(trace, used)
-        position = len(trace.returned)
-        for place, tree, outputs in trace.stored:
+        did = trace.outcome
+        position = len(did.returned)
+        for place, tree, outputs in did.stored:
             self._store(place, tree, outputs, position)
             position += len(outputs)
         for number in range(updated):
             self._update(number, position + number)
-        for place, value in trace.set:
+        for place, value in did.set:
             self._assign(place, self._object(value), value is MISSING)
-        for number, (place, _) in enumerate(trace.counts):
+        for number, (place, _) in enumerate(did.counts):
             self._assign(place, f"numbers[{numbers_from + number}]")
-        returned = "".join(f"{self._array(i)}, " for i in range(len(trace.returned)))
+        returned = "".join(f"{self._array(i)}, " for i in range(len(did.returned)))
         self.lines.append(f"return ({returned}), drawn")
 
     def function(self) -> Around:
@@ -189,8 +192,8 @@ def _is_held(number: int, nbytes: str) -> str:
 
 def _places(trace: Trace) -> dict[int, Place]:
     """Where what is stored goes, by the number of the output that goes there alone."""
-    places, number = {}, len(trace.returned)
-    for place, _, outputs in trace.stored:
+    places, number = {}, len(trace.outcome.returned)
+    for place, _, outputs in trace.outcome.stored:
         places[number] = place
         number += len(outputs)
     return places
