@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from needle.backend_ndarray.ndarray_backend_trace import Node
@@ -99,8 +100,8 @@ class Step:
         if self.links is not None:
             return all(place.buffer is not old for place in self.places_read)
         if self.alike:
-            reads = [step for step in self.alike if any(x.buffer is old for x in step.places_read)]
-            writes = [step for step in self.alike if any(x.buffer is new for x in step.writes)]
+            readers, writers = self._users_among_alike
+            reads, writes = readers.get(old, []), writers.get(new, [])
             return reads in ([], writes) and all(one.may_overwrite(old, new) for one in writes)
         if self.tail is not None:
             mine = any(isinstance(place, Place) and place.buffer is old for place in self.reads)
@@ -112,6 +113,17 @@ class Step:
         ]
         written = [i for i, place in enumerate(self.writes) if place.buffer is new]
         return all((i, j) in self.in_step for i in read for j in written)
+
+    @cached_property
+    def _users_among_alike(self) -> tuple[dict[Any, list[Step]], dict[Any, list[Step]]]:
+        """By buffers: those of the steps alike that read each, and those that write it."""
+        readers: dict[Any, list[Step]] = {}
+        writers: dict[Any, list[Step]] = {}
+        for step in self.alike:
+            for found, places in ((readers, step.places_read), (writers, step.writes)):
+                for buffer in dict.fromkeys(place.buffer for place in places):
+                    found.setdefault(buffer, []).append(step)
+        return readers, writers
 
     @property
     def title(self) -> str:
