@@ -134,9 +134,8 @@ class _Chains:
             if unit in draft.members or len(draft.members) >= _MOST_MEMBERS:
                 continue
             made = {} if member.sums else dict(_values_of(unit, member, draft))
-            read = {x.node for other in draft.members for x in _read(other)}
             if draft.members and not (
-                read.intersection(unit.nodes) <= made.keys() and self._keeps_order(draft, unit)
+                self._is_read_by_rows(draft, unit, made) and self._keeps_order(draft, unit)
             ):
                 continue
             self.draft_of[unit] = draft
@@ -150,6 +149,15 @@ class _Chains:
                     shaped = _member(draft, other, self._made(draft), self._values(draft, other))
                     if shaped is not None:
                         queue.append((other, shaped))
+
+    def _is_read_by_rows(self, draft: _Draft, unit: Unit, made: dict[Node, int]) -> bool:
+        """Whether members read of a unit only what may pass on, row by row."""
+        return all(
+            node in made and _reads_by_rows(draft, draft.members[user], node)
+            for node in unit.nodes
+            for user in self.users.get(node, ())
+            if user in draft.members
+        )
 
     def _is_only_for(self, draft: _Draft, node: Node) -> bool:
         """Whether all that reads what a node's unit makes is in a chain."""
