@@ -4,8 +4,9 @@
                                        [--json FILE]
 
 The same initial weights, batches in the same order, and optimisers; what is compared is the loss
-on the part of the text that is kept from training, the last tenth. It should agree within 1 %. At
-the end the GPT writes some text.
+on the part of the text that is kept from training, the last tenth. It should agree within 1 %. Of
+the GPT, compiled, the time to get there is compared too, all included. At the end it writes some
+text.
 
     gpt   four blocks of 128, 4 heads, 64 characters, batch 12, AdamW
     lstm  two layers of 256, 10,000 words, 35 steps, batch 20, SGD with gradients clipped
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from needle.generation import generate
 from needle.models import GPT, LanguageModel, foreign_state
 
 CONTEXT, BATCH = 64, 12
+TURN = 25  # steps that one contender does before the next
 WORD_BATCH, WORD_STEPS = 20, 35
 
 
@@ -79,60 +81,110 @@ def report(name: str, what: str, ours: list[float], theirs: list[float]) -> dict
 # -- characters ------------------------------------------------------------------------------------
 
 
+class Trained(NamedTuple):
+    """A network being trained: a step on a batch, and the loss of one."""
+
+    step: Callable[[np.ndarray, np.ndarray], object]
+    loss: Callable[[np.ndarray, np.ndarray], float]
+
+
 def characters(path: Path, steps: int) -> dict[str, Any]:
-    """Validation losses of the GPT, four times on the way."""
+    """Validation losses of the GPT on the way, and the time that each library took for it.
+
+    They take turns, a few steps each; batches, compiling and validation are in the time.
+    """
     text = CharacterText(path)
     np.random.seed(0)
     ours = GPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
-    theirs = torch_networks.GPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
-    copied(ours, theirs)
-    our_opt = optim.AdamW(ours.parameters(), lr=1e-3, weight_decay=0.01)
-    their_opt = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
-    loss_of = nn.SoftmaxLoss()
-
-    def our_loss(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
-        logits = ours(x)
-        return loss_of(logits.reshape((x.size, -1)), y.reshape((x.size,)))
-
-    def our_step(x: ndl.Tensor, y: ndl.Tensor) -> None:
-        our_opt.reset_grad()
-        our_loss(x, y).backward(create_graph=False)
-        our_opt.step()
-
-    def their_loss(x: ndl.Tensor, y: ndl.Tensor) -> torch.Tensor:
-        x, y = torch.tensor(x.numpy()), torch.tensor(y.numpy())
-        return functional.cross_entropy(theirs(x).flatten(0, 1), y.flatten())
-
-    def their_step(x: ndl.Tensor, y: ndl.Tensor) -> None:
-        their_opt.zero_grad(set_to_none=True)
-        their_loss(x, y).backward()
-        their_opt.step()
-
-    def validation(loss: Callable[..., Any]) -> float:
-        total = 0.0
-        with ndl.no_grad(), torch.no_grad():
-            for x, y in windows(text.validation, 64, CONTEXT):
-                total += loss(x, y).item() * y.size
-        return total / (len(text.validation) - 1)
-
-    losses: list[list[float]] = []
-    for step, loss in [(our_step, our_loss), (their_step, their_loss)]:
-        rng, begun, row = np.random.default_rng(1), time.perf_counter(), []
-        for number in range(1, steps + 1):
-            step(*random_windows(text.train, BATCH, CONTEXT, rng))
-            if number % -(-steps // 4) == 0 or number == steps:
-                row.append(validation(loss))
-        losses.append(row)
-        print(
-            f"gpt   {steps} steps and validation: {time.perf_counter() - begun:.0f} s", flush=True
-        )
-    found = report("gpt", "validation loss", *losses)
+    contenders = {"needle": _our_gpt(ours)}
+    for name, compiled in (("torch", False), ("torch.compile", True)):
+        theirs = torch_networks.GPT(len(text.vocabulary), CONTEXT, 4, 4, 128)
+        copied(ours, theirs)
+        contenders[name] = _their_gpt(theirs, compiled)
+    losses: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds = dict.fromkeys(contenders, 0.0)
+    batches = {name: np.random.default_rng(1) for name in contenders}
+    looks = [-(-steps * part // 4) for part in range(1, 5)]
+    done = 0
+    while done < steps:
+        stop = min(done + TURN, min(look for look in looks if look > done))
+        for name, trained in contenders.items():
+            begun = time.perf_counter()
+            for _ in range(done, stop):
+                x, y = random_windows(text.train, BATCH, CONTEXT, batches[name])
+                trained.step(x.numpy(), y.numpy())
+            if stop in looks:
+                losses[name].append(_validation(text, trained.loss))
+            seconds[name] += time.perf_counter() - begun
+        done = stop
+    fastest = min((name for name in contenders if name != "needle"), key=seconds.__getitem__)
+    found = report("gpt", "validation loss", losses["needle"], losses["torch"])
+    for name, took in seconds.items():
+        print(f"gpt   {name:<13} {took:6.1f} s for {steps} steps and validation", flush=True)
+    ratio = seconds["needle"] / seconds[fastest]
+    print(f"gpt   needle's time: {ratio:.2f} of that of {fastest}", flush=True)
     ids = generate(
         ours, text.vocabulary.encode("ROMEO:"), 300, temperature=0.8,
         rng=np.random.default_rng(2),
     )  # fmt: skip
     print("ROMEO:" + text.vocabulary.decode(list(ids)))
-    return found
+    return found | {"steps": steps, "seconds": seconds, "ratio": ratio}
+
+
+def _our_gpt(model: GPT) -> Trained:
+    opt = optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    loss_of = nn.SoftmaxLoss()
+
+    def loss(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+        logits = model(x)
+        return loss_of(logits.reshape((x.size, -1)), y.reshape((x.size,)))
+
+    @ndl.jit
+    def step(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+        opt.reset_grad()
+        value = loss(x, y)
+        value.backward(create_graph=False)
+        opt.step()
+        return value
+
+    @ndl.jit
+    def without_gradients(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+        with ndl.no_grad():
+            return loss(x, y)
+
+    def given(*ids: np.ndarray) -> list[ndl.Tensor]:
+        return [ndl.Tensor(x, dtype="int32", requires_grad=False) for x in ids]
+
+    return Trained(
+        lambda x, y: step(*given(x, y)), lambda x, y: without_gradients(*given(x, y)).item()
+    )
+
+
+def _their_gpt(model: torch.nn.Module, compiled: bool) -> Trained:
+    opt = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    run = torch.compile(model) if compiled else model
+
+    def loss(x: np.ndarray, y: np.ndarray, run: Callable[..., Any] = run) -> torch.Tensor:
+        logits = run(torch.from_numpy(x).long())
+        return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).long().flatten())
+
+    def step(x: np.ndarray, y: np.ndarray) -> None:
+        opt.zero_grad(set_to_none=True)
+        loss(x, y).backward()
+        opt.step()
+
+    def without_gradients(x: np.ndarray, y: np.ndarray) -> float:
+        with torch.no_grad():
+            return loss(x, y, model).item()  # not compiled again for another batch size
+
+    return Trained(step, without_gradients)
+
+
+def _validation(text: CharacterText, loss: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    total = sum(
+        loss(x.numpy(), y.numpy()) * y.size for x, y in windows(text.validation, 64, CONTEXT)
+    )
+    return total / (len(text.validation) - 1)
 
 
 # -- words -----------------------------------------------------------------------------------------
