@@ -8,6 +8,7 @@ The primitives, which every backend has under the same names and with the same m
     elements by place  index, put, put_parts, take_along, scatter_along, add_along,
                        scatter_add, windows
     functions          total, einsum, multiply_add, erf, sigmoid
+    step after step    recur
     how to compute     in_float32, scalar_for, quietly, require
 
 Whatever looks at the values of an array stands here and not in an op's `compute`, which also runs
@@ -25,6 +26,7 @@ import numpy as np
 
 from needle.dtypes import as_dtype, is_floating, is_narrow
 from needle.errors import DeviceError, OutOfRangeError
+from needle.unrolled import unrolled
 
 __all__ = [
     "Device",
@@ -48,6 +50,7 @@ __all__ = [
     "put",
     "put_parts",
     "quietly",
+    "recur",
     "require",
     "scalar_for",
     "scatter_add",
@@ -427,3 +430,22 @@ def erf(x: Array) -> Array:
     beyond = np.copysign(1.0 - np.where(size > 4.0, erfc_large, erfc), wide)
     result = np.where(size <= 0.46875, small, beyond)
     return np.where(np.isnan(wide), wide, result).astype(_float_dtype(x), copy=False)
+
+
+# -- step after step -------------------------------------------------------------------------------
+
+
+def recur(
+    step: Callable[..., Any],
+    states: Sequence[Array],
+    inputs: Sequence[Array],
+    reverse: bool = False,
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """`step` at each place of the inputs' first axis in turn; from the last on if `reverse`.
+
+    step    (states, inputs at a place, without that axis) -> (states, outputs)
+    inputs  one or more, their first axes of equal length, 1 or more
+
+    Returns the states after the last step, and each output at all places, stacked.
+    """
+    return unrolled(step, states, inputs, reverse, at=lambda x, t: x[t], stack=np.stack)

@@ -19,6 +19,7 @@ from needle.fixed import Fixed
 __all__ = [
     "all_devices",
     "as_device",
+    "conditions_apart",
     "cpu",
     "cpu_numpy",
     "cuda",
@@ -52,6 +53,30 @@ def making_traced(listener: Any) -> Iterator[None]:
         yield
     finally:
         _making.traced = before
+
+
+class _Apart:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def from_outside(self, given: Any) -> None:
+        self.told.append(given)
+
+    def check(self, holds: Any) -> None:
+        self.told.append(holds)
+
+
+@contextmanager
+def conditions_apart() -> Iterator[list[Any]]:
+    """Keep values that come in, and conditions, from the listener: what it would be told."""
+    if _making.traced is None:
+        yield []
+        return
+    apart = _Apart()
+    with making_traced(apart):
+        yield apart.told
 
 
 def note_values(given: Any) -> None:

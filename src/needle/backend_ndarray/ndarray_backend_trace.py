@@ -11,7 +11,7 @@ version of that moment. So the record has no order but that of its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "moved",
     "recorded",
     "result_layouts",
+    "sorted_nodes",
     "trace",
     "traced",
 ]
@@ -57,7 +58,8 @@ class Node:
 
     primitive   a method of `Device`: "elementwise", "reduce", "assign", ...; or "input", an array
                 from outside, "constant", an array with values, "empty", arbitrary contents, "to",
-                an array of another device, "delay", a copy of its first input after the others
+                an array of another device, "delay", a copy of its first input after the others,
+                "recur", the same step again and again, and "part", what that makes
     inputs      what it reads; of "assign": the source, if it is an array, and the place
     parameters  the method's other arguments, by name; of a constant its `values`, or the `memory`
                 of an array on the device traced for
@@ -96,6 +98,26 @@ class Node:
 
 def _read(x: Operand | Layout) -> str:
     return describe(x.layout if isinstance(x, Operand) else x)
+
+
+def sorted_nodes(roots: Iterable[Node]) -> list[Node]:
+    """The nodes that the roots depend on, and they: each once, after what it reads."""
+    begun, done = set[Node](), set[Node]()
+    order: list[Node] = []
+    for root in roots:
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if node not in begun:
+                begun.add(node)
+                stack.append(node)  # again, beneath what it reads
+                for x in reversed(node.inputs):
+                    if x.node not in begun:
+                        stack.append(x.node)
+            elif node not in done:
+                done.add(node)
+                order.append(node)
+    return order
 
 
 class Memory:

@@ -7,6 +7,7 @@ The sibling of `needle.backend_numpy`, whose functions these are by name and mea
     elements by place  index, put, put_parts, take_along, scatter_along, add_along,
                        scatter_add, windows
     functions          total, einsum, multiply_add, erf, sigmoid
+    step after step    recur
     how to compute     in_float32, scalar_for, quietly, require
 
 What a function makes is on the device of the arrays that it is given.
@@ -38,6 +39,7 @@ from needle.backend_ndarray.elementwise import broadcast_shapes, primitive, unar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.linalg import einsum
 from needle.backend_ndarray.ndarray import NDArray
+from needle.backend_ndarray.recurrence import recur
 from needle.dtypes import as_dtype, is_narrow
 from needle.errors import DeviceError
 from needle.fixed import as_values
@@ -59,6 +61,7 @@ __all__ = [
     "put",
     "put_parts",
     "quietly",
+    "recur",
     "require",
     "scalar_for",
     "scatter_add",

@@ -124,7 +124,7 @@ class Explanation:
             rows.append(
                 (
                     str(first.number),
-                    str(len(group)),
+                    str(sum(kernel.facts.times for kernel in group)),
                     f"{first.title} ({len(first.primitives)})",
                     where_text(first),
                     count_text(flops),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.origins import Origin
+from needle.program.lower import Lowered
 from needle.program.pipeline import Compiled
-from needle.program.steps import Buffer, Place, Step
+from needle.program.steps import Buffer, Place, Repeat, Step
 from needle.runtime.program import Call
 
 __all__ = ["KernelFacts", "facts_of", "flops_of", "view_bytes"]
@@ -36,6 +38,7 @@ class KernelFacts:
     tasks       into how many shares it is cut
     codes       addresses of its machine code, and of that of its tail or its chain's kernels
     step        the step that it was
+    times       how often it runs in each step; flops and bytes are those of all times
     """
 
     number: int
@@ -50,6 +53,7 @@ class KernelFacts:
     tasks: int
     codes: tuple[int, ...]
     step: Step
+    times: int = 1
 
     @property
     def nbytes(self) -> int:
@@ -69,26 +73,52 @@ class KernelFacts:
 
 def facts_of(compiled: Compiled) -> list[KernelFacts]:
     """The facts of each kernel, in the order of the table."""
-    partial = _partial_sums(compiled)
     facts: list[KernelFacts] = []
+    around = _Around(compiled.lowered)
     for stage, (steps, calls) in enumerate(
         zip(compiled.schedule.stages, compiled.built.calls, strict=True)
     ):
         for step, call in zip(steps, calls, strict=True):
-            facts.append(_facts(len(facts), stage, step, call, compiled, partial))
+            if isinstance(call, Call):
+                facts.append(_facts(len(facts), stage, step, call, around))
+            elif step.repeat is not None:
+                inside = _Around(step.repeat.lowered, step.repeat)
+                rows = zip(step.repeat.schedule.stages, call.stages, strict=True)
+                for inner, one in [pair for row in rows for pair in zip(*row, strict=True)]:
+                    facts.append(_facts(len(facts), stage, inner, one, inside))
     return facts
 
 
-def _facts(
-    number: int,
-    stage: int,
-    step: Step,
-    call: Call,
-    compiled: Compiled,
-    partial: Mapping[Buffer, int],
-) -> KernelFacts:
+class _Around:
+    """What a kernel is among: steps, which may be those that a recurrence repeats."""
+
+    def __init__(self, lowered: Lowered, repeat: Repeat | None = None) -> None:
+        self.buffers, self.repeat = lowered.buffers, repeat
+        self.partial = _partial_sums(lowered)
+        self.times = 1 if repeat is None else repeat.count
+
+    def seen_outside(self, step: Step) -> Step:
+        """A step with the places outside of the recurrence that are handed over to it."""
+        if self.repeat is None:
+            return step
+        tail = None if step.tail is None else self.seen_outside(step.tail)
+        return replace(
+            step,
+            reads=[self._outside(place) for place in step.reads],
+            writes=[self._outside(place) for place in step.writes],
+            tail=tail,
+            alike=[self.seen_outside(one) for one in step.alike],
+        )
+
+    def _outside(self, place: Any) -> Any:
+        if isinstance(place, int) or place.buffer.binding is None or self.repeat is None:
+            return place
+        return self.repeat.bindings[place.buffer.binding].place
+
+
+def _facts(number: int, stage: int, step: Step, call: Call, around: _Around) -> KernelFacts:
     nodes = [node for part in step.parts for node in part.nodes]
-    buffers = compiled.lowered.buffers
+    buffers, times = around.buffers, around.times
     read, written = _bytes_read(step, nodes, buffers), _bytes_written(step)
     origins = [node.origin for node in nodes if node.origin is not None]
     counts = Counter(node.origin.title if node.origin else _name(node) for node in nodes)
@@ -100,12 +130,13 @@ def _facts(
         tuple(ops),
         tuple(dict.fromkeys(origins)),
         tuple(repr(node) for node in nodes),
-        _flops(step, nodes, partial, buffers),
-        read,
-        written,
+        times * _flops(step, nodes, around.partial, buffers),
+        times * read,
+        times * written,
         call.tasks,
         tuple(dict.fromkeys(_codes(call))),
-        step,
+        around.seen_outside(step),
+        times,
     )
 
 
@@ -160,11 +191,11 @@ def flops_of(node: Node) -> int:
     return 0
 
 
-def _partial_sums(compiled: Compiled) -> dict[Buffer, int]:
+def _partial_sums(lowered: Lowered) -> dict[Buffer, int]:
     """Of memory for the sums of chunks: the operations of who fills it, for who adds them up."""
     found = {}
-    for step in compiled.lowered.steps:
-        place = _chunks(step, compiled.lowered.buffers)
+    for step in lowered.steps:
+        place = _chunks(step, lowered.buffers)
         if place is not None:
             node = step.nodes[0]
             rows = place.buffer.nbytes // node.layout.itemsize

@@ -77,9 +77,8 @@ class _Runs:
 
     def __init__(self, executable: Executable) -> None:
         self.executable, self.runs, self.nanoseconds = executable, 0, 0
-        tasks = [call.tasks for stage in executable.calls for call in stage]
-        self.owner = np.repeat(np.arange(len(tasks)), tasks)  # of each task, its kernel's number
-        self.kernels = np.zeros(len(tasks))
+        self.owner = executable.owners  # of each task, its kernel's number
+        self.kernels = np.zeros(1 + int(self.owner.max(initial=-1)))
         self.busy, self.threads = 0, 1
 
     @property

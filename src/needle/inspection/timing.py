@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from needle.inspection.kernels import KernelFacts
-
 __all__ = ["Timing", "time_kernels"]
 
 _WARM_UP, _FEWEST, _MOST = 2, 5, 30
@@ -35,12 +33,12 @@ class Timing:
     runs: int
 
 
-def time_kernels(facts: Sequence[KernelFacts], run: Callable[[], Any]) -> Timing:
-    """Time the kernels of a program.
+def time_kernels(count: int, owner: Any, run: Callable[[], Any]) -> Timing:
+    """Time the kernels of a program, of which there are `count`.
 
-    run  runs it once; begin, end (ns) and thread of each task, call by call: `Program.run_timed`
+    owner  of each task, the number of its kernel
+    run    runs it once; begin, end (ns) and thread of each task, call by call: `Program.run_timed`
     """
-    owner = np.repeat([fact.number for fact in facts], [fact.tasks for fact in facts])
     tables: list[Any] = []
     started = perf_counter()
     while len(tables) < _WARM_UP + _FEWEST or (
@@ -51,7 +49,7 @@ def time_kernels(facts: Sequence[KernelFacts], run: Callable[[], Any]) -> Timing
     walls = [_wall(table) for table in tables]
     typical = tables[int(np.argsort(walls)[len(walls) // 2])]
     threads = 1 + max((int(table[:, 2].max()) for table in tables if len(table)), default=0)
-    spent = np.array([_by_thread(owner, (len(facts), threads), table) for table in tables])
+    spent = np.array([_by_thread(owner, (count, threads), table) for table in tables])
     kernels, busy = np.median(spent.max(axis=2), axis=0), np.median(spent.sum(axis=2), axis=0)
     first = typical[:, 0].min() if len(typical) else 0
     tasks = [

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import needle
 from needle.autograd.alias import alias
 from needle.autograd.backward import gradients
 from needle.autograd.modes import enable_grad
@@ -28,6 +29,7 @@ from needle.ops.indexing import getitem
 from needle.ops.linalg import MatMul, matmul
 from needle.ops.ops_tuple import stack
 from needle.ops.shapes import Concatenate, Reshape, Transpose, concatenate
+from needle.unrolled import unrolled
 
 __all__ = [
     "GRUScan",
@@ -41,6 +43,9 @@ __all__ = [
     "lstm_step",
     "rnn_scan",
 ]
+
+
+Arrays = tuple[Any, ...]  # raw ones, or Tensors
 
 
 class RNNScan(TensorOp):
@@ -61,11 +66,12 @@ class RNNScan(TensorOp):
     def compute(self, x: Array, weight: Array, h: Array) -> Array:
         _require_shapes(self, 1, x, weight, h)
         act = Tanh() if self.nonlinearity == "tanh" else ReLU()
-        steps = []
-        for t in range(x.shape[0]):
-            h = act.compute(_at(x, t) + _of(MatMul(), h, weight))
-            steps.append(h)
-        return _stack(steps)
+
+        def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+            h = act.compute(inputs[0] + _of(MatMul(), states[0], weight))
+            return (h,), (h,)
+
+        return primitives.recur(step, [h], [x])[1][0]
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Any:
         _, weight, h0 = node.inputs
@@ -78,12 +84,14 @@ def _rnn_gradient(nonlinearity: str, dh: Any, weight: Any, h: Any) -> tuple[Any,
     """dx and dh0."""
     slope = 1 - h * h if nonlinearity == "tanh" else _of(Sign(), h)
     transposed = _transposed(weight)
-    steps, dh_before = [], 0.0
-    for t in reversed(range(h.shape[0])):
-        dx = (_at(dh, t) + dh_before) * _at(slope, t)
-        dh_before = _of(MatMul(), dx, transposed)
-        steps.append(dx)
-    return _stack(steps[::-1]), dh_before
+
+    def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        dh, slope = inputs
+        dx = (dh + states[0]) * slope
+        return (_of(MatMul(), dx, transposed),), (dx,)
+
+    (dh0,), (dx,) = _recur(step, [_zeros(dh)], [dh, slope], reverse=True)
+    return dx, dh0
 
 
 def require_nonlinearity(name: str, nonlinearity: Any) -> None:
@@ -112,12 +120,13 @@ class LSTMScan(TensorTupleOp):
 
     def compute(self, x: Array, weight: Array, h: Array, c: Array) -> tuple[Array, ...]:
         _require_shapes(self, 4, x, weight, h, c)
-        steps = []
-        for t in range(x.shape[0]):
-            gates = _at(x, t) + _of(MatMul(), h, weight)
-            h, c = _lstm_states(gates, c)
-            steps.append((h, c, gates))
-        return _stacks(steps)
+
+        def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+            gates = inputs[0] + _of(MatMul(), states[0], weight)
+            h, c = _lstm_states(gates, states[1])
+            return (h, c), (h, c, gates)
+
+        return primitives.recur(step, [h, c], [x])[1]
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         _, weight, h0, c0 = node.inputs
@@ -154,15 +163,17 @@ def _lstm_gradient(
     o_by_h = tanh_c * (o * (1 - o))
     ifg_by_c = _stack([g * (i * (1 - i)), c_before * (f * (1 - f)), i * (1 - g * g)], axis=2)
     transposed = _transposed(weight)
-    steps, dh_before, dc_before = [], 0.0, 0.0
-    for t in reversed(range(c.shape[0])):
-        dh_now = _at(dh, t) + dh_before
-        dc_now = _at(dc, t) + dc_before + dh_now * _at(c_by_h, t)
-        d_ifg, d_o = _spread(dc_now, _at(ifg_by_c, t)), dh_now * _at(o_by_h, t)
-        dx = _of(Concatenate(-1), d_ifg, d_o) + _at(d_gates, t)
-        dh_before, dc_before = _of(MatMul(), dx, transposed), dc_now * _at(f, t)
-        steps.append(dx)
-    return _stack(steps[::-1]), dh_before, dc_before
+
+    def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        dh, dc, d_gates, c_by_h, o_by_h, ifg_by_c, f = inputs
+        dh = dh + states[0]
+        dc = dc + states[1] + dh * c_by_h
+        dx = _of(Concatenate(-1), _spread(dc, ifg_by_c), dh * o_by_h) + d_gates
+        return (_of(MatMul(), dx, transposed), dc * f), (dx,)
+
+    inputs = [dh, dc, d_gates, c_by_h, o_by_h, ifg_by_c, f]
+    (dh0, dc0), (dx,) = _recur(step, [_zeros(dh), _zeros(dc)], inputs, reverse=True)
+    return dx, dh0, dc0
 
 
 def lstm_scan(x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,14 +236,15 @@ class GRUScan(TensorTupleOp):
         _require_shapes(self, 3, x, weight, h)
         if bias and bias[0].shape != weight.shape[1:]:
             raise ShapeError(f"{self.name}: expected {self.expects}, got {describe(*bias)}.")
-        steps = []
-        for t in range(x.shape[0]):
-            product = _of(MatMul(), h, weight)
+
+        def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+            product = _of(MatMul(), states[0], weight)
             s = product + bias[0] if bias else product
-            _, z, n, _ = _gru_gates(_at(x, t), s)
-            h = n + z * (h - n)
-            steps.append((h, s))
-        return _stacks(steps)
+            _, z, n, _ = _gru_gates(inputs[0], s)
+            h = n + z * (states[0] - n)
+            return (h,), (h, s)
+
+        return primitives.recur(step, [h], [x])[1]
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Any:
         x, weight, h0, *bias = node.inputs
@@ -262,15 +274,16 @@ def _gru_gradient(
     z_by_h = (h_before - n) * (z * (1 - z))
     s_by_h = _stack([r_by_h, z_by_h, n_by_h * r], axis=2)
     transposed = _transposed(weight)
-    steps, dh_before = [], 0.0
-    for t in reversed(range(x.shape[0])):
-        dh_now = _at(dh, t) + dh_before
-        ds = _spread(dh_now, _at(s_by_h, t)) + _at(d_s, t)
-        dh_before = dh_now * _at(z, t) + _of(MatMul(), ds, transposed)
-        steps.append((dh_now, ds))
-    dh_all, ds_all = _stacks(steps[::-1])
-    dx = _of(Concatenate(-1), dh_all * r_by_h, dh_all * z_by_h, dh_all * n_by_h)
-    return dx, ds_all, dh_before
+
+    def step(states: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        dh, d_s, s_by_h, z = inputs
+        dh = dh + states[0]
+        ds = _spread(dh, s_by_h) + d_s
+        return (dh * z + _of(MatMul(), ds, transposed),), (dh, ds)
+
+    (dh0,), (dh, ds) = _recur(step, [_zeros(dh)], [dh, d_s, s_by_h, z], reverse=True)
+    dx = _of(Concatenate(-1), dh * r_by_h, dh * z_by_h, dh * n_by_h)
+    return dx, ds, dh0
 
 
 def gru_scan(x: Tensor, weight: Tensor, h0: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -343,9 +356,22 @@ def _stack(steps: Sequence[Any], axis: int = 0) -> Any:
     return stack(steps, axis) if isinstance(steps[0], Tensor) else array_api.stack(steps, axis=axis)
 
 
-def _stacks(steps: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    """(T, ...) of each of the things that a step gives."""
-    return tuple([_stack(column) for column in zip(*steps, strict=True)])
+def _recur(
+    step: Callable[[Arrays, Arrays], tuple[Arrays, Arrays]],
+    states: Sequence[Any],
+    inputs: Sequence[Any],
+    reverse: bool,
+) -> tuple[Arrays, Arrays]:
+    """`primitives.recur`; on Tensors operator by operator, so that it can be differentiated."""
+    if isinstance(inputs[0], Tensor):
+        return unrolled(step, states, inputs, reverse, at=_at, stack=stack)
+    return primitives.recur(step, states, inputs, reverse)
+
+
+def _zeros(x: Any) -> Any:
+    """In the shape and dtype of a step of x, (T, B, H)."""
+    step = _at(x, 0)
+    return needle.init.zeros_like(step) if isinstance(x, Tensor) else array_api.full_like(step, 0)
 
 
 def _at(x: Any, *place: Any) -> Any:

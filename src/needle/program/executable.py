@@ -9,7 +9,7 @@ from needle.origins import current
 from needle.program.graph import Graph
 from needle.program.pipeline import compile_graph
 from needle.program.steps import Step, word_of
-from needle.runtime.program import Call
+from needle.runtime.program import Call, Loop
 
 __all__ = ["Executable"]
 
@@ -44,9 +44,14 @@ class Executable:
         return self.compiled.schedule.stages
 
     @property
-    def calls(self) -> list[list[Call]]:
+    def calls(self) -> list[list[Call | Loop]]:
         """The calls of kernels that the steps became."""
         return self.compiled.built.calls
+
+    @property
+    def owners(self) -> Any:
+        """Of each task of a run, the number of its kernel."""
+        return self._program.owners
 
     def set_numbers(self, values: Sequence[Any]) -> None:
         """Give `numbers` the values that the next runs are to have."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from needle.backend_ndarray.layout import Layout
-from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.backend_ndarray.ndarray_backend_trace import Node, Operand, sorted_nodes
+from needle.backend_ndarray.recurrence import Recurrence
 from needle.errors import describe
 
-__all__ = ["Graph", "separate_outputs", "sorted_nodes"]
+__all__ = ["Graph", "body_of", "copied", "separate_outputs", "sorted_nodes"]
 
 
 @dataclass
@@ -41,6 +42,9 @@ class Graph:
         for node in self.nodes:
             read = ", ".join(f"%{numbers[id(x.node)]}" for x in node.inputs)
             lines.append(f"%{numbers[id(node)]} = {node!r}" + (f" of ({read})" if read else ""))
+            if node.primitive == "recur":
+                body = body_of(node.parameters["recurrence"])
+                lines += [f"    {line}" for line in str(body).splitlines()]
         for word, operands in (("require", self.checks), ("return", self.outputs)):
             given = [f"%{numbers[id(x.node)]} {describe(x.layout)}" for x in operands]
             if given or word == "return":
@@ -48,24 +52,10 @@ class Graph:
         return "\n".join(lines)
 
 
-def sorted_nodes(roots: Iterable[Node]) -> list[Node]:
-    """The nodes that the roots depend on, and they: each once, after what it reads."""
-    begun, done = set[Node](), set[Node]()
-    order: list[Node] = []
-    for root in roots:
-        stack = [root]
-        while stack:
-            node = stack.pop()
-            if node not in begun:
-                begun.add(node)
-                stack.append(node)  # again, beneath what it reads
-                for x in reversed(node.inputs):
-                    if x.node not in begun:
-                        stack.append(x.node)
-            elif node not in done:
-                done.add(node)
-                order.append(node)
-    return order
+def body_of(recurrence: Recurrence) -> Graph:
+    """What a step does, as a graph of its own."""
+    inputs = [x.node for x in recurrence.inputs]
+    return Graph(inputs, list(recurrence.results), checks=recurrence.checks)
 
 
 def separate_outputs(graph: Graph) -> Graph:
@@ -74,7 +64,7 @@ def separate_outputs(graph: Graph) -> Graph:
     outputs = []
     for output in graph.outputs:
         if not _is_whole(output) or output.node in taken:
-            output = _copied(output)
+            output = copied(output)
         taken.add(output.node)
         outputs.append(output)
     checks = [_check(operand) for operand in graph.checks]
@@ -93,7 +83,7 @@ def _is_whole(output: Operand) -> bool:
     )
 
 
-def _copied(operand: Operand) -> Operand:
+def copied(operand: Operand) -> Operand:
     """A copy, row after row."""
     view = operand.layout
     layout = Layout.of(view.device, view.dtype, view.shape)
@@ -105,7 +95,7 @@ def _copied(operand: Operand) -> Operand:
 
 def _check(holds: Operand) -> Operand:
     """What finds fault unless all is true."""
-    compact = _copied(holds)
+    compact = copied(holds)
     node = Node("check", compact.layout, (compact,))
     node.origin = holds.node.origin
     return Operand(node, compact.layout, 0)

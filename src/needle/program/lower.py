@@ -28,6 +28,7 @@ from needle.program.chains import Chain
 from needle.program.column_sums import ColumnSum, find_column_sums
 from needle.program.fuse import Fused, Unit
 from needle.program.loops import Loop, loop_of
+from needle.program.repeat import lower_recurrence
 from needle.program.steps import Buffer, Place, Step, Words, listing
 from needle.program.tails import find_tails
 from needle.runtime.call import runtime_function
@@ -41,18 +42,22 @@ _CHUNK = 64  # rows that a loop adds up one after the other
 class Lowered:
     """The steps of a graph, and where each node's memory is.
 
+    around    of the body of a recurrence: those that it is among, whose variables it shares
     in_place  of outputs that take the place of something: their memory, and that of the input
               where it is one
     """
 
-    def __init__(self, fused: Fused) -> None:
+    def __init__(self, fused: Fused, around: Lowered | None = None) -> None:
         graph = self.graph = fused.graph
         updated = [number for number, given in graph.updates.items() if given is not None]
         self._updated = {graph.outputs[number].node for number in updated}
         self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
-        self.words = Words()
-        self.contraction = cache(contraction.prepare)  # layers ask the same again
+        self.words: Words = Words() if around is None else around.words
+        # layers ask the same again
+        self.contraction: Callable[..., Prepared] = (
+            cache(contraction.prepare) if around is None else around.contraction
+        )
         self._later: list[Step] = []
         self._done: set[Node] = set()
         self._looked_at: set[tuple[Sequence[Operand], Sequence[int]]] = set()
@@ -281,6 +286,11 @@ class Lowered:
         self._looked_at.add(look)
         return not known
 
+    def parts_of(self, recurrence: Node) -> dict[int, Node]:
+        """The nodes that what a recurrence makes is read through, by their numbers."""
+        units = self._users.get(recurrence, ())
+        return {unit.nodes[0].parameters["number"]: unit.nodes[0] for unit in units}
+
     def is_last_use(self, node: Node) -> bool:
         """Whether nobody reads `node` after the node that is being lowered."""
         return self._last_use.get(node, -1) <= self._position
@@ -439,6 +449,10 @@ def _delay(lowered: Lowered, node: Node) -> None:
     lowered.steps.append(Step("", prepared, reads, writes, (), False, [node], after=waiting))
 
 
+def _part(lowered: Lowered, node: Node) -> None:
+    """What a recurrence has made."""
+
+
 _LOWER: dict[str, Callable[[Lowered, Node], None]] = {
     "elementwise": _elementwise,
     "assign": _assign,
@@ -454,4 +468,6 @@ _LOWER: dict[str, Callable[[Lowered, Node], None]] = {
     "check": _check,
     "iota": _iota,
     "delay": _delay,
+    "recur": lower_recurrence,
+    "part": _part,
 }

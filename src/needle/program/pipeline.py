@@ -16,6 +16,7 @@ from needle.program.collection import no_collection
 from needle.program.expand import expand
 from needle.program.fuse import Fused, fuse
 from needle.program.graph import Graph, separate_outputs
+from needle.program.hoist import hoist
 from needle.program.lower import Lowered, lower
 from needle.program.plan_memory import MemoryPlan, plan_memory
 from needle.program.recompute import recompute
@@ -30,8 +31,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "expand", "simplify", "separate_outputs", "fuse", "recompute", "chain", "lower",
-    "schedule", "plan_memory", "build",
+    "trace", "expand", "simplify", "hoist", "separate_outputs", "fuse", "recompute", "chain",
+    "lower", "schedule", "plan_memory", "build",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def compile_graph(traced: Graph) -> Compiled:
     trace             what ops did, as `needle.jit` or lazy mode recorded it
     expand            what is better a part of loops, as what it does to each element
     simplify          equal nodes once, and none that change nothing
+    hoist             these passes on bodies of recurrences, and out of them what can be
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
     recompute         what is cheap is computed again rather than kept
@@ -72,7 +74,8 @@ def compile_graph(traced: Graph) -> Compiled:
 def _compiled(traced: Graph, run: Passes) -> Compiled:
     expanded = run(expand, traced)
     simple = run(simplify, expanded)
-    graph = run(separate_outputs, simple)
+    hoisted = run(hoist, simple)
+    graph = run(separate_outputs, hoisted)
     united = run(fuse, graph)
     fused = run(chain, run(recompute, united))
     lowered = run(lower, fused)

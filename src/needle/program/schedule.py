@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from needle.program.lower import Lowered
 from needle.program.steps import Buffer, Step, listing
+
+if TYPE_CHECKING:
+    from needle.program.lower import Lowered
 
 __all__ = ["Schedule", "schedule"]
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from needle.backend_ndarray.ndarray_backend_trace import Node
 from needle.compiler.kernels.chain import When
@@ -15,7 +15,24 @@ from needle.compiler.prepared import Prepared
 from needle.run_numbers import RunNumber
 from needle.runtime.program import Variable
 
-__all__ = ["Buffer", "Links", "Place", "Room", "Step", "Vary", "Words", "listing", "word_of"]
+if TYPE_CHECKING:
+    from needle.program.lower import Lowered
+    from needle.program.plan_memory import MemoryPlan
+    from needle.program.schedule import Schedule
+
+__all__ = [
+    "Buffer",
+    "Links",
+    "Moving",
+    "Place",
+    "Repeat",
+    "Room",
+    "Step",
+    "Vary",
+    "Words",
+    "listing",
+    "word_of",
+]
 
 
 @dataclass(eq=False)
@@ -79,6 +96,7 @@ class Step:
     after    places that have to be written before it, which it does not read
     links    of a chain: the steps that it is made up of
     alike    the steps that it is made up of, if they are the same but for places and sizes
+    repeat   of a recurrence: the steps that it is made up of
     """
 
     label: str
@@ -94,6 +112,7 @@ class Step:
     after: Sequence[Place] = ()
     links: Links | None = None
     alike: Sequence[Step] = ()
+    repeat: Repeat | None = None
 
     def may_overwrite(self, old: Buffer | None, new: Buffer) -> bool:
         """Whether `new` may be written where `old` lies, which the step itself may read."""
@@ -180,6 +199,37 @@ class Links:
     done: Mapping[Node, float]
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A place that is another one each time: `step` bytes on, from the beginning after `period`.
+
+    first  how many times it has moved before the first time
+    """
+
+    place: Place
+    step: int = 0
+    first: int = 0
+    period: int = 1
+
+
+@dataclass(eq=False)
+class Repeat:
+    """Steps that run again and again.
+
+    lowered   their words, buffers and constants
+    schedule  their stages
+    memory    where in the scratch memory of the whole what they have for themselves lies
+    bindings  what is handed over to them
+    count     how often they run
+    """
+
+    lowered: Lowered
+    schedule: Schedule
+    memory: MemoryPlan
+    bindings: Sequence[Moving]
+    count: int
+
+
 def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> str:
     """A line per step, for people: `b2 <- given0, b1+256: add(...)`.
 
@@ -213,6 +263,8 @@ def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> st
         if step.links is None:
             for part in step.parts:
                 add(part, "  tail: " if part is not step else "")
+            if step.repeat is not None:
+                lines += ["    " + line for line in str(step.repeat.schedule).splitlines()]
             continue
         lines.append(f"a chain of {len(step.links.steps)}:")
         for link, _ in step.links.steps:

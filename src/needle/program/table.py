@@ -9,8 +9,18 @@ from needle.compiler.kernels.fused import FIRST_POINTER
 from needle.program.lower import Lowered
 from needle.program.plan_memory import MemoryPlan
 from needle.program.schedule import Schedule
-from needle.program.steps import Links, Place, Room, Step, Vary
-from needle.runtime.program import Bound, Call, Chain, Part, Program, Variable
+from needle.program.steps import Links, Place, Repeat, Room, Step, Vary
+from needle.runtime.program import (
+    Bound,
+    Call,
+    Chain,
+    ContextWord,
+    Loop,
+    Moved,
+    Part,
+    Program,
+    calls_in,
+)
 from needle.runtime.threads import get_num_threads
 
 __all__ = ["Built", "Word", "build"]
@@ -34,7 +44,7 @@ class Built:
     """
 
     program: Program
-    calls: list[list[Call]]
+    calls: list[list[Call | Loop]]
     bindings: int
     arena: int
 
@@ -44,7 +54,7 @@ class Built:
             f"stage {number}: kernel {call.kernel:#x} in {call.tasks} tasks"
             + (f", tail {call.tail.kernel:#x}" if call.tail else "")
             for number, stage in enumerate(self.calls)
-            for call in stage
+            for call in calls_in(stage)
         )
 
 
@@ -60,15 +70,24 @@ class _Builder:
         self.bindings = len(lowered.graph.inputs) + len(lowered.graph.outputs)
         self.room = 0  # where the memory of a task of a chain begins
         self.scratch: Mapping[Step, int] = {}  # and where in it that of each step does
+        buffers = lowered.buffers.values()
+        self.constants = [buffer.keep for buffer in buffers if buffer.keep is not None]
 
     def build(self, schedule: Schedule) -> Built:
-        calls = [[self._call(step) for step in stage] for stage in schedule.stages]
-        buffers = self.lowered.buffers.values()
-        constants = [buffer.keep for buffer in buffers if buffer.keep is not None]
+        calls = [[self._step(step) for step in stage] for stage in schedule.stages]
         nanoseconds = sum(step.prepared.nanoseconds for stage in schedule.stages for step in stage)
         arena = self.memory.total
-        program = Program(calls, self.bindings, constants, nanoseconds, arena)
+        program = Program(calls, self.bindings, self.constants, nanoseconds, arena)
         return Built(program, calls, self.bindings + 1, arena)
+
+    def _step(self, step: Step) -> Call | Loop:
+        return self._call(step) if step.repeat is None else self._loop(step, step.repeat)
+
+    def _loop(self, step: Step, repeat: Repeat) -> Loop:
+        inner = _InLoop(self, step, repeat)
+        calls = [[inner._call(each) for each in stage] for stage in repeat.schedule.stages]
+        self.constants += inner.constants
+        return Loop(step.prepared.address, calls, repeat.count)
 
     def _call(self, step: Step) -> Call:
         tasks = min(step.prepared.tasks, self.threads)
@@ -79,7 +98,7 @@ class _Builder:
             return Call(step.prepared.address, step.prepared.numbers, (0,), tasks, several=made)
         if step.fused:
             return self._call_fused(step, tasks)
-        words: list[int | Bound | Variable] = [0] * (Word.ALL - 1)  # that of the numbers is no word
+        words: list[ContextWord] = [0] * (Word.ALL - 1)  # that of the numbers is no word
         for i, place in enumerate((*step.reads, *step.writes), Word.FIRST_POINTER):
             words[i - 1] = self._word(place)
         for i, scalar in enumerate(step.scalars, Word.FIRST_SCALAR):
@@ -115,24 +134,51 @@ class _Builder:
         chain = Chain(tuple(calls), tuple(parts))
         return Call(step.prepared.address, step.prepared.numbers, (0,), tasks, chain=chain)
 
-    def _word(self, place: Place | int) -> int | Bound:
+    def _word(self, place: Place | int) -> ContextWord:
         if isinstance(place, int):
             return place
         buffer = place.buffer
         if isinstance(buffer, Room):
-            return Bound(self.bindings, self.room + buffer.offset + place.offset)
+            return self._in_arena(self.room + buffer.offset + place.offset)
         if buffer.binding is not None:
-            return Bound(buffer.binding, place.offset)
+            return self._bound(buffer.binding, place.offset)
         if buffer.address is not None:
             return buffer.address + place.offset
         offset = place.offset if buffer.nbytes else 0  # a view of nothing may begin anywhere
-        return Bound(self.bindings, self.memory.spans[buffer].offset + offset)
+        return self._in_arena(self.memory.spans[buffer].offset + offset)
 
-    def _scratch_of(self, step: Step) -> int | Bound:
+    def _scratch_of(self, step: Step) -> ContextWord:
         if step in self.scratch:
-            return Bound(self.bindings, self.room + self.scratch[step])
+            return self._in_arena(self.room + self.scratch[step])
         room = self.memory.scratch.get(step)
-        return 0 if room is None else Bound(self.bindings, self.memory.spans[room].offset)
+        return 0 if room is None else self._in_arena(self.memory.spans[room].offset)
+
+    def _bound(self, binding: int, offset: int) -> ContextWord:
+        return Bound(binding, offset)
+
+    def _in_arena(self, offset: int) -> ContextWord:
+        return Bound(self.bindings, offset)
+
+
+class _InLoop(_Builder):
+    """Calls of steps that are repeated: what is handed over to them is a place of those around."""
+
+    def __init__(self, around: _Builder, step: Step, repeat: Repeat) -> None:
+        super().__init__(repeat.lowered, repeat.memory)
+        self.around, self.repeat = around, repeat
+        self.begin = around._scratch_of(step)
+
+    def _bound(self, binding: int, offset: int) -> ContextWord:
+        moving = self.repeat.bindings[binding]
+        word = self.around._word(Place(moving.place.buffer, moving.place.offset + offset))
+        assert isinstance(word, (int, Bound)), word
+        if not moving.step:
+            return word
+        return Moved(word, moving.step, moving.first, moving.period)
+
+    def _in_arena(self, offset: int) -> ContextWord:
+        assert isinstance(self.begin, Bound), self.begin
+        return Bound(self.begin.binding, self.begin.offset + offset)
 
 
 def _parts(step: Step, call: Call) -> list[tuple[Step, Call]]:

@@ -16,13 +16,13 @@ from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS
 from needle.program.chains import Chain
 from needle.program.fuse import Fused, Unit
-from needle.program.graph import Graph
+from needle.program.graph import Graph, body_of
 from needle.program.lower import Lowered
 from needle.program.plan_memory import ALIGN, MemoryPlan
 from needle.program.schedule import Schedule
 from needle.program.steps import Buffer, Links, Place, Room, Step
 from needle.program.table import Built, Word
-from needle.runtime.program import Bound, Call, Variable
+from needle.runtime.program import Bound, Call, Moved, Variable, calls_in
 
 __all__ = ["VerificationError", "verify"]
 
@@ -97,6 +97,8 @@ def _verify_node(node: Node, name: str) -> None:
         _require(fits, name, "a result of the axes that are left in {!r}", node)
     elif node.primitive == "contract":
         _verify_contraction(node, name)
+    elif node.primitive == "recur":
+        _verify_recurrence(node, name)
     elif node.primitive == "assign":
         *source, place = node.inputs
         same = place.node.layout.nbytes == node.layout.nbytes
@@ -119,6 +121,27 @@ def _verify_contraction(node: Node, name: str) -> None:
         and a[batch + m :] == b[batch : batch + k]
     )
     _require(fits, name, "axes of a, b and the result that fit, got {}, {} in {!r}", a, b, node)
+
+
+def _verify_recurrence(node: Node, name: str) -> None:
+    """Stand-ins that fit what they stand for; states that are as before; parts there are."""
+    body = node.parameters["recurrence"]
+    fits = len(node.inputs) == len(body.inputs) and body.count > 1
+    _require(fits, name, "something for each input of the body of {!r}", node)
+    for number, (x, inside) in enumerate(zip(node.inputs, body.inputs, strict=True)):
+        shape, dtype = x.layout.shape, x.layout.dtype
+        of_one_step = number in range(body.states, body.states + body.places)
+        if of_one_step:
+            _require(shape[0] == body.count, name, "an input for each step of {!r}", node)
+            shape = shape[1:]
+        same = (shape, dtype) == (inside.layout.shape, inside.layout.dtype)
+        _require(same, name, "in the body what is read, got {!r} for {!r}", inside, x)
+    for before, after in zip(body.inputs, body.results[: body.states], strict=False):
+        same = before.layout == after.layout
+        _require(same, name, "states that are as before, got {!r} after {!r}", after, before)
+    fits = len(body.results) == body.states + len(body.parts)
+    _require(fits, name, "a number for each output of {!r}", node)
+    verify(body_of(body), name)
 
 
 # -- units -------------------------------------------------------------------------------------
@@ -195,6 +218,10 @@ def _(lowered: Lowered, name: str) -> None:
             filled.add(place.buffer)
         for part in step.parts:
             _verify_words(part, name)
+        if step.repeat is not None:
+            verify(step.repeat.lowered, name)
+            verify(step.repeat.schedule, name)
+            verify(step.repeat.memory, name)
     for output in graph.outputs:
         buffer = buffers[output.node]
         fits = buffer.nbytes == output.layout.nbytes and buffer.binding is not None
@@ -243,7 +270,7 @@ def _verify_words(step: Step, name: str) -> None:
     pointers = len(step.reads) + len(step.writes)
     for one in step.alike:
         _verify_words(one, name)
-    if not step.fused and step.links is None and not step.alike:
+    if not (step.fused or step.links or step.alike or step.repeat):
         fits = pointers <= MAX_POINTERS and len(step.scalars) <= MAX_SCALARS
         _require(
             fits, name, "words for all that a kernel takes, got {} in {.title}", pointers, step
@@ -348,7 +375,7 @@ def _verify_planned(step: Step, stage: int, plan: MemoryPlan, name: str) -> None
 def _(built: Built, name: str) -> None:
     """Addresses that are some; as many words as kernels read; bindings and variables there are."""
     for stage in built.calls:
-        for call in stage:
+        for call in calls_in(stage):
             for part in _calls(call):
                 _verify_call(part, built, name)
 
@@ -369,6 +396,7 @@ def _calls(call: Call) -> Iterator[Call]:
 def _verify_call(call: Call, built: Built, name: str) -> None:
     _require(call.kernel > 0 and call.tasks > 0, name, "kernels with tasks, got {}", call)
     for word in call.context:
+        word = word.base if isinstance(word, Moved) else word
         if isinstance(word, Bound):
             _require(0 <= word.binding < built.bindings, name, "bindings there are, got {}", word)
             inside = word.binding < built.bindings - 1 or 0 <= word.offset <= built.arena

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -26,10 +27,21 @@ from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
 from needle.compiler.kernels.several import TABLE
 from needle.runtime.arenas import shared_arenas
 from needle.runtime.call import builtin, runtime_address
-from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
+from needle.runtime.program_code import PATCH_WORDS, TIME_WORDS, Head
 from needle.runtime.threads import get_num_threads
 
-__all__ = ["Bound", "Call", "Chain", "Part", "Program", "Variable"]
+__all__ = [
+    "Bound",
+    "Call",
+    "Chain",
+    "ContextWord",
+    "Loop",
+    "Moved",
+    "Part",
+    "Program",
+    "Variable",
+    "calls_in",
+]
 
 _RELEASE_AFTER = 20_000  # nanoseconds of work for which other Python threads may run
 _LINE = 8  # words of a cache line
@@ -50,6 +62,16 @@ class Variable:
     number: int
 
 
+@dataclass(frozen=True)
+class Moved:
+    """In a `Loop`, a word that is another one each time: base + (first + time) % period · step."""
+
+    base: int | Bound
+    step: int
+    first: int
+    period: int
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """A kernel and its context.
@@ -68,7 +90,7 @@ class Call:
 
     kernel: int
     numbers: tuple[int, ...]
-    context: tuple[int | Bound | Variable, ...]
+    context: tuple[ContextWord, ...]
     tasks: int = 1
     error: int = 0
     counter: int = 0
@@ -105,9 +127,38 @@ class Chain:
     parts: tuple[tuple[Part, ...], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """Stages of calls that run again and again; others of its stage run beside the first of them.
+
+    kernel  the address of `kernels.move`, which runs before each time
+    count   how often
+    """
+
+    kernel: int
+    stages: Sequence[Sequence[Call]]
+    count: int
+
+
+ContextWord = int | Bound | Variable | Moved
+Stage = Sequence[Call | Loop]
+
+
+def calls_in(stage: Stage) -> Iterator[Call]:
+    """The calls of a stage, and of its loops, each once."""
+    for call in stage:
+        if isinstance(call, Loop):
+            for row in call.stages:
+                yield from row
+        else:
+            yield call
+
+
 class Program:
     """Stages of calls, laid out for native code; `run(memory, offset, ...)` runs them.
 
+    tasks     how many run
+    owners    of each, the number of its call, in the order of `calls_in`
     bindings  how many memories each run brings. One more, the last, is the arena
     arena     bytes of that, in which nothing stays from run to run
     keep      what the addresses in the contexts depend on; held as long as the program is
@@ -115,7 +166,7 @@ class Program:
 
     def __init__(
         self,
-        stages: Sequence[Sequence[Call]],
+        stages: Sequence[Stage],
         bindings: int,
         keep: Any = None,
         nanoseconds: float = float("inf"),
@@ -126,7 +177,8 @@ class Program:
         self._arenas.need(self, arena)
         layout = _Table(stages, bindings + 1, nanoseconds)
         self._words = layout.words()
-        self._variables, self.tasks = layout.variables, layout.tasks
+        self._variables, self.tasks = layout.variables, len(layout.owners)
+        self.owners = np.array(layout.owners, np.int64)
         table = struct.pack("q", self._words.ctypes.data)
         self._run = builtin(runtime_address("run"), table)
         _programs.add(self)
@@ -181,16 +233,36 @@ class _At:
     place: int
 
 
+Words = list["int | _At"]
+
+
+@dataclass
+class _Row:
+    """A stage of the table: tasks, the numbers of their calls, and words that tell of faults."""
+
+    tasks: Words = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    errors: Words = field(default_factory=list)
+
+    def add(self, other: _Row) -> None:
+        """Have all that another has as well."""
+        self.tasks += other.tasks
+        self.owners += other.owners
+        self.errors += other.errors
+
+
 class _Table:
     """The table of a program, being laid out: parts one behind the other in one row of words."""
 
-    def __init__(self, stages: Sequence[Sequence[Call]], bindings: int, nanoseconds: float) -> None:
+    def __init__(self, stages: Sequence[Stage], bindings: int, nanoseconds: float) -> None:
         self.stages, self.bindings, self.nanoseconds = stages, bindings, nanoseconds
         self.threads = get_num_threads()
-        self.row: list[int | _At] = [0] * Head.WORDS
-        self.patches: list[int | _At] = []
+        self.row: Words = [0] * Head.WORDS
+        self.patches: Words = []
+        self.moved: list[tuple[_At, Moved]] = []
         self.variables: dict[int, list[int]] = {}
-        self.tasks = 0
+        self.owners: list[int] = []
+        self._calls = 0
         self._shared: dict[tuple[int, ...], _At] = {}
 
     def words(self) -> np.ndarray[Any, Any]:
@@ -203,19 +275,16 @@ class _Table:
         return table
 
     def _fill(self) -> None:
-        contexts = [[self._context(call) for call in stage] for stage in self.stages]
-        stages: list[int | _At] = []
-        tasks: list[int | _At] = []
-        errors: list[int | _At] = []
-        for calls, places in zip(self.stages, contexts, strict=True):
-            first, checked = len(tasks) // TASK_WORDS, len(errors)
-            for call, place in zip(calls, places, strict=True):
-                for task in range(call.tasks):
-                    tasks += [call.kernel, place, task, call.tasks]
-                if call.error:
-                    errors.append(_At(place.place + call.error))
-            stages += [first, len(tasks) // TASK_WORDS - first, checked, len(errors) - checked]
-        self.tasks, count = len(tasks) // TASK_WORDS, len(self.stages)
+        rows = [row for stage in self.stages for row in self._rows(stage)]
+        stages: Words = []
+        tasks: Words = []
+        errors: Words = []
+        for row in rows:
+            stages += [len(self.owners), len(row.owners), len(errors), len(row.errors)]
+            tasks += row.tasks
+            errors += row.errors
+            self.owners += row.owners
+        count = len(rows)
         claims = self._part([0] * (count * self.threads), aligned=True)
         done = self._part([0] * count)
         head: dict[int, int | _At] = {
@@ -237,7 +306,53 @@ class _Table:
         for word, value in head.items():
             self.row[word] = value
 
-    def _part(self, words: Sequence[int | _At], aligned: bool = False) -> _At:
+    # -- stages --------------------------------------------------------------------------------
+
+    def _rows(self, stage: Stage) -> list[_Row]:
+        """A stage of the table; with loops in it, one for each time that a stage of theirs runs."""
+        first = _Row()
+        loops = []
+        for call in stage:
+            if isinstance(call, Loop):
+                loops.append(self._loop(call))
+            else:
+                first.add(self._tasks(call))
+        rows = [first] if first.owners or not loops else []
+        for number, together in enumerate(zip_longest(*loops)):
+            if number >= len(rows):
+                rows.append(_Row())
+            for row in together:
+                if row is not None:
+                    rows[number].add(row)
+        return rows
+
+    def _tasks(self, call: Call) -> _Row:
+        """The tasks of a call, and where it tells of faults."""
+        place = self._context(call)
+        number, self._calls = self._calls, self._calls + 1
+        row = _Row(owners=[number] * call.tasks)
+        for task in range(call.tasks):
+            row.tasks += [call.kernel, place, task, call.tasks]
+        if call.error:
+            row.errors.append(_At(place.place + call.error))
+        return row
+
+    def _loop(self, loop: Loop) -> list[_Row]:
+        """The stages of a loop, time after time. All times share their calls' contexts."""
+        number, around, self.moved = self._calls, self.moved, []
+        inner = [row for stage in loop.stages for row in self._rows(stage)]
+        records, count = self._moves(self.moved), len(self.moved)
+        self.moved = around
+        context = self._part([0, records, count], aligned=True)
+        rows = []
+        for time in range(loop.count):
+            rows.append(_Row([loop.kernel, context, time, loop.count], [number]))
+            rows += inner
+        return rows
+
+    # -- words ---------------------------------------------------------------------------------
+
+    def _part(self, words: Words, aligned: bool = False) -> _At:
         """Add words to the table; where they begin."""
         if aligned:
             self.row += [0] * (-len(self.row) % _LINE)
@@ -250,7 +365,7 @@ class _Table:
 
         laid  takes where the context and the numbers of it, and of its tail, are
         """
-        numbers = self._part(call.numbers)
+        numbers = self._part(list(call.numbers))
         counter = self._part([0], aligned=True) if call.counter else None
         tail = self._context(call.tail, laid) if call.tail else None
         chain = self._chain(call.chain) if call.chain else None
@@ -271,12 +386,14 @@ class _Table:
             laid[call] = place, numbers
         return place
 
-    def _word(self, word: int | Bound | Variable) -> int:
-        """A word that is about to be added, or 0 for what each run brings, which is noted."""
+    def _word(self, word: ContextWord) -> int:
+        """A word that is about to be added; 0 for what each run, or a loop, writes there."""
         if isinstance(word, Bound):
             self.patches += [_At(len(self.row)), word.binding, word.offset]
         elif isinstance(word, Variable):
             self.variables.setdefault(word.number, []).append(len(self.row))
+        elif isinstance(word, Moved):
+            self.moved.append((_At(len(self.row)), word))
         else:
             return word
         return 0
@@ -292,10 +409,10 @@ class _Table:
 
     def _chain(self, chain: Chain) -> _At:
         """Add the calls of a chain, for each task; where the tables of all tasks are listed."""
-        tables: list[int | _At] = []
+        tables: Words = []
         for calls, parts in zip(chain.calls, chain.parts, strict=True):
             laid: dict[Call, tuple[_At, _At]] = {}
-            row: list[int | _At] = []
+            row: Words = []
             for call, when in calls:
                 row += [call.kernel, self._context(call, laid), when]
             tables += [self._records(parts, laid), self._part(row)]
@@ -307,7 +424,7 @@ class _Table:
         begin = len(self.row)
         for part, (items, table) in zip(parts, groups, strict=True):
             context, numbers = laid[part.call]
-            base: int | Bound | Variable = 0
+            base: ContextWord = 0
             target = _At(numbers.place - 1 - part.word)
             if part.word > 0:
                 base, target = part.call.context[part.word - 1], _At(context.place + part.word)
@@ -322,5 +439,16 @@ class _Table:
             return 0
         found = self._shared.get(words)
         if found is None:
-            found = self._shared[words] = self._part(words)
+            found = self._shared[words] = self._part(list(words))
         return found
+
+    # -- loops ---------------------------------------------------------------------------------
+
+    def _moves(self, moved: Sequence[tuple[_At, Moved]]) -> _At:
+        """Add what a loop writes, and where."""
+        begin = len(self.row)
+        for place, word in moved:
+            self.row.append(place)
+            self.row.append(self._word(word.base))
+            self.row += [word.step, word.first, word.period]
+        return _At(begin)
