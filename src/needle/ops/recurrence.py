@@ -147,10 +147,8 @@ def _lstm_states(gates: Array, c: Array) -> tuple[Array, Array]:
 def _lstm_gates(x: Any) -> tuple[Any, Any, Any, Any]:
     """i, f, g, o: (..., H) each, from (..., 4H)."""
     size = x.shape[-1] // 4
-    i_and_f = _of(Sigmoid(), _part(x, 0, 2 * size))
-    g, o = _part(x, 2 * size, 3 * size), _part(x, 3 * size, 4 * size)
-    i, f = _part(i_and_f, 0, size), _part(i_and_f, size, 2 * size)
-    return i, f, _of(Tanh(), g), _of(Sigmoid(), o)
+    i, f, g, o = [_part(x, block * size, (block + 1) * size) for block in range(4)]
+    return _of(Sigmoid(), i), _of(Sigmoid(), f), _of(Tanh(), g), _of(Sigmoid(), o)
 
 
 def _lstm_gradient(
@@ -168,9 +166,12 @@ def _lstm_gradient(
         dh, dc, d_gates, c_by_h, o_by_h, ifg_by_c, f = inputs
         dh = dh + states[0]
         dc = dc + states[1] + dh * c_by_h
-        dx = _of(Concatenate(-1), _spread(dc, ifg_by_c), dh * o_by_h) + d_gates
+        d_ifg, d_o = _spread(dc, ifg_by_c), dh * o_by_h
+        dx = _of(Concatenate(-1), d_ifg + _part(d_gates, 0, o_at), d_o + _part(d_gates, o_at, end))
         return (_of(MatMul(), dx, transposed), dc * f), (dx,)
 
+    end = gates.shape[-1]
+    o_at = end // 4 * 3
     inputs = [dh, dc, d_gates, c_by_h, o_by_h, ifg_by_c, f]
     (dh0, dc0), (dx,) = _recur(step, [_zeros(dh), _zeros(dc)], inputs, reverse=True)
     return dx, dh0, dc0
