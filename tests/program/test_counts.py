@@ -15,7 +15,7 @@ from needle.jit import jit
 pytestmark = pytest.mark.nd_mode
 
 EXPECTED = {
-    "mlp": (21, 15, 2_485_184, 1),
+    "mlp": (20, 14, 2_485_176, 1),
     "softmax": (1, 1, 1_048_576, 1),
     "layer norm": (1, 1, 1_050_624, 1),
     "layer norm and its gradient": (3, 2, 1_084_416, 1),

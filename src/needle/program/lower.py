@@ -36,6 +36,7 @@ from needle.runtime.program import Variable
 
 __all__ = ["Lowered", "lower"]
 
+_AS_NUMBERS = (np.dtype(np.float32), np.dtype(np.float64))  # rounded as they would be in memory
 _CHUNK = 64  # rows that a loop adds up one after the other
 
 
@@ -260,9 +261,11 @@ class Lowered:
         prepared: Prepared,
         scalars: Iterable[int | Variable] = (),
         error: bool = False,
+        read: Sequence[Operand] | None = None,
     ) -> None:
-        """A step that reads the node's inputs and fills memory of its own."""
-        reads = [self.place(operand) for operand in node.inputs]
+        """A step that reads the node's inputs, or some of them, and fills memory of its own."""
+        read = node.inputs if read is None else read
+        reads = [self.place(operand) for operand in read]
         self.steps.append(
             Step(
                 "",
@@ -272,7 +275,7 @@ class Lowered:
                 tuple(scalars),
                 error,
                 [node],
-                in_step=_in_step(node),
+                in_step=_in_step(node, read),
             )
         )
 
@@ -301,13 +304,13 @@ def lower(fused: Fused) -> Lowered:
     return Lowered(fused)
 
 
-def _in_step(node: Node) -> frozenset[tuple[int, int]]:
-    """Of an elementwise node: the operands that are read as the result is written."""
+def _in_step(node: Node, read: Sequence[Operand]) -> frozenset[tuple[int, int]]:
+    """Of an elementwise node: which of the operands that are read as the result is written."""
     if node.primitive != "elementwise":
         return frozenset()
     same = [
         i
-        for i, x in enumerate(node.inputs)
+        for i, x in enumerate(read)
         if (x.layout.shape, x.layout.strides) == (node.layout.shape, node.layout.strides)
         and x.layout.itemsize == node.layout.itemsize
     ]
@@ -315,13 +318,24 @@ def _in_step(node: Node) -> frozenset[tuple[int, int]]:
 
 
 def _elementwise(lowered: Lowered, node: Node) -> None:
+    """What is filled with a number is read as one."""
     given = node.parameters
-    operands, compute = given["operands"], given["compute"]
-    dtypes = [x.dtype for x in operands if isinstance(x, Scalar)]
-    words = [
-        lowered.words.of(number, dtype) for number, dtype in zip(node.numbers, dtypes, strict=True)
-    ]
-    lowered.add(node, elementwise.prepare(given["name"], operands, compute, node.layout), words)
+    arrays, numbers = iter(node.inputs), iter(node.numbers)
+    operands: list[Layout | Scalar] = []
+    read: list[Operand] = []
+    words: list[int | Variable] = []
+    for operand, dtype in zip(given["operands"], given["compute"], strict=True):
+        x = None if isinstance(operand, Scalar) else next(arrays)
+        same = operand.dtype == dtype and dtype in _AS_NUMBERS
+        if x is None or (same and x.node.primitive == "fill"):
+            number = next(numbers) if x is None else x.node.numbers[0]
+            words.append(lowered.words.of(number, operand.dtype))
+            operands.append(Scalar(operand.dtype))
+        else:
+            read.append(x)
+            operands.append(operand)
+    prepared = elementwise.prepare(given["name"], operands, given["compute"], node.layout)
+    lowered.add(node, prepared, words, read=read)
 
 
 def _assign(lowered: Lowered, node: Node) -> None:
