@@ -53,6 +53,21 @@ def test_sums_of_products_need_no_kernel_of_their_own():
     assert kernels(jit(function), x, v) == 1
 
 
+@pytest.mark.parametrize("shape", [(300, 64), (20, 5, 200), (3, 5000), (8192, 1)])
+def test_a_sum_of_everything_is_one_of_rows(shape):
+    x = tensor(*shape)
+    step = jit(lambda x: (x * x).sum())
+    np.testing.assert_allclose(step(x).numpy(), (x * x).sum().numpy(), rtol=2e-6)
+    assert step.compiled[0].kernels == 2
+
+
+def test_what_a_sum_of_everything_reads_is_not_written():
+    x = tensor(300, 64)
+    step = jit(lambda x: (x * x).sum())
+    step(x)
+    assert step.compiled[0].nbytes < 1.1 * x.numpy().nbytes
+
+
 @pytest.mark.parametrize("classes", [2, 7, 65, 300])
 def test_cross_entropy_reads_the_logits_alone(classes):
     logits = tensor(40, classes)

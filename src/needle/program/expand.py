@@ -23,6 +23,8 @@ __all__ = ["expand"]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _INT32, _BOOL = np.dtype(np.int32), np.dtype(bool)
+# Elements of rows that are summed one by one; how many there are. A loop sums less as one row.
+_ROW, _LONGEST_ROW, _ROWS, _ONE_ROW = 64, 1 << 16, 16, 1 << 12
 _WIDEST = 1 << 24  # columns, whose numbers are then int32
 
 
@@ -32,6 +34,7 @@ def expand(graph: Graph) -> Graph:
     - outer products of vectors are products of elements
     - products of a matrix that a loop walks and a vector are products of elements, and their sums
     - one element of each row of a computed matrix is the row's maximum, the others being -inf
+    - the sum of all that a loop computes is that of its rows' sums
     - a matrix that is 0 but for one element of each row is a choice for each element
     """
     return _Expanded(graph).graph
@@ -65,6 +68,8 @@ class _Expanded:
             found = self._of_gather(node, inputs)
         elif node.primitive == "scatter_add":
             found = self._of_scatter(node, inputs)
+        elif node.primitive == "reduce":
+            found = _of_total(node, inputs)
         if found is not None:
             return found
         return Node(node.primitive, node.layout, inputs, node.parameters, node.numbers)
@@ -251,6 +256,24 @@ def _sums_of_products(
     product = _product(matrix, vector, Layout.of(out.device, out.dtype, shape, strides))
     given = {"name": "sum", "axes": tuple(gone)}
     return Node("reduce", out, (_whole(product),), given)
+
+
+def _of_total(node: Node, inputs: tuple[Operand, ...]) -> Node | None:
+    """A sum of everything, row by row: the loop that computes it can add up its rows."""
+    (x,) = inputs
+    shape, out = x.layout.shape, node.layout
+    if node.parameters["name"] != "sum" or len(shape) < 2 or out.shape or out.dtype not in _FLOATS:
+        return None
+    if x.node.primitive != "elementwise" or not x.layout.compact or x.layout != x.node.layout:
+        return None
+    if x.layout.dtype != out.dtype or x.layout.size <= _ONE_ROW:
+        return None
+    if not (_ROW <= shape[-1] <= _LONGEST_ROW and prod(shape[:-1]) >= _ROWS):
+        return None
+    rows = Layout.of(out.device, out.dtype, shape[:-1])
+    each = Node("reduce", rows, (x,), {"name": "sum", "axes": (len(shape) - 1,)})
+    axes = tuple(range(len(shape) - 1))
+    return Node("reduce", out, (_whole(each),), {"name": "sum", "axes": axes})
 
 
 def _picked(layout: Layout, axes: Sequence[int]) -> Layout:
