@@ -103,21 +103,20 @@ def _is_fixed(number: Any) -> bool:
 
 
 class Compiled:
-    """A program for records of one spelling."""
+    """A program for records of one spelling.
+
+    nbytes  of the arena that it needs
+    """
 
     def __init__(self, spelling: Spelling) -> None:
         graph, numbers = spelling.with_variables()
         self.executable = Executable(graph)
         self.executable.name = "lazy values"
+        self.nbytes = self.executable.compiled.memory.total
         self.layouts = self.executable.layouts
         self._evaluate = numbers.evaluates(self.executable.numbers)
         self.serves = numbers.asks()
         self._last: Any = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arena that it needs."""
-        return self.executable.compiled.memory.total
 
     def run(self, spelling: Spelling) -> list[Any] | None:
         """The memories of the outputs; None where a value is at fault."""
