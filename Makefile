@@ -21,7 +21,8 @@ help:
 	@echo "make test    the whole test-suite, on native arrays and on NumPy's"
 	@echo "make tiny    one test of everything, in seconds"
 	@echo "make parity  compare with PyTorch (installs torch==2.13.0)"
-	@echo "make fuzz    a thousand fresh random graphs and programs; FUZZ_EXAMPLES=20000 for longer"
+	@echo "make fuzz    a thousand fresh random programs, eager against compiled and lazy: ten minutes"
+	@echo "             FUZZ_EXAMPLES=20000 for longer; FUZZ_SEED=17 FUZZ_EXAMPLES=1 for that one again"
 	@echo "make lint    ruff;  make types: mypy"
 	@echo "make docs    build the site into site/"
 	@echo "make bench   training steps, kernels and arrays against PyTorch, JAX and NumPy"
@@ -46,7 +47,7 @@ parity: $(VENV)/.has-test $(VENV)/.has-torch
 fuzz: $(VENV)/.has-test
 	@export FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000}; \
 	  echo "FUZZ_SEED=$$FUZZ_SEED FUZZ_EXAMPLES=$$FUZZ_EXAMPLES"; \
-	  $(BIN)/python -m pytest tests/fuzz $(ARGS)
+	  $(PYTEST) tests/fuzz $(ARGS)
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check .

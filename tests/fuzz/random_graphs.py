@@ -168,7 +168,7 @@ def random_graph(seed: int) -> tuple[str, list[np.ndarray]]:
             if any(0 in values[name] for name in operands):
                 continue  # the mean of nothing, and the like
             raise
-        if value.size > MAX_SIZE or value.ndim > 5:
+        if value.size > MAX_SIZE or value.ndim > 5 or not np.all(np.isfinite(value.numpy())):
             continue
         name = f"v{len(lines)}"
         lines.append(f"    {name} = {expression}")

@@ -32,14 +32,19 @@ def shrink(program: Program, fails: Callable[[Program], bool], seconds: float = 
     return program
 
 
-def _shorter(program: Program) -> Iterator[Program]:
-    """Programs with less in them, what saves most first."""
+def _shorter(program: Program) -> list[Program]:
+    """Programs with less in them, those first that halve it."""
+    half = len(program.lines) / 2
+    return sorted(_parts_of(program), key=lambda part: abs(len(part.lines) - half))
+
+
+def _parts_of(program: Program) -> Iterator[Program]:
     if program.ending:
         plain = tuple(name for name in program.returned if name.startswith("v"))
         yield replace(program, ending=(), returned=plain).without_unused()
     names = [name for name in program.returned if name.startswith("v")]
     rest = tuple(name for name in program.returned if name not in names)
-    for name in names:
+    for name in [line.name for line in program.lines]:
         yield replace(program, returned=(name, *rest)).without_unused()
     for name in names:
         yield replace(
@@ -47,6 +52,9 @@ def _shorter(program: Program) -> Iterator[Program]:
         ).without_unused()
     yield from _with_fewer_terms(program)
     yield from _with_fewer_weights(program)
+    for k in range(len(program.ending)):
+        ending = program.ending[:k] + program.ending[k + 1 :]
+        yield replace(program, ending=ending).without_unused()
     for line in program.lines:
         yield _as_argument(program, line)
     for line in reversed(program.lines):

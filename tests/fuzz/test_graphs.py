@@ -1,7 +1,7 @@
-"""Random graphs of 10 to 60 ops: eager and lazy agree, gradients are right.
+"""Random graphs of 10 to 60 ops: gradients are right, with and without a record, lazy or not.
 
-Values are float64 and a few units large. Lazy ones are computed by loops that add in another order,
-so the two may be 1e-9 apart.
+Values are float64 and a few units large. In nd mode lazy values are held against eager ones by
+`test_programs`: to compile a graph takes ten times as long as to measure its slopes.
 
 FUZZ_EXAMPLES=5000 FUZZ_SEED=1000000 makes a long run from another seed: a fifth as many graphs, as
 each is run dozens of times to measure its slopes.
@@ -40,9 +40,10 @@ def check(seed: int) -> None:
     graph = compiled(source)
     try:
         eager = values_and_gradients(graph, inputs, nullcontext())
-        lazy = values_and_gradients(graph, inputs, ndl.lazy())
-        for a, b in zip(eager[0] + eager[1], lazy[0] + lazy[1], strict=True):
-            assert_close(b, a, rtol=1e-9, atol=1e-9, same_dtype=True, what="lazy")
+        if ndl.BACKEND == "np":
+            lazy = values_and_gradients(graph, inputs, ndl.lazy())
+            for a, b in zip(eager[0] + eager[1], lazy[0] + lazy[1], strict=True):
+                assert_close(b, a, rtol=0, atol=0, same_dtype=True, what="lazy")
         without_graph, _ = values_and_gradients(graph, inputs, ndl.no_grad())
         for a, b in zip(eager[0], without_graph, strict=True):
             assert_close(b, a, rtol=0, atol=0, same_dtype=True, what="no_grad")

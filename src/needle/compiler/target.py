@@ -39,15 +39,15 @@ class Target:
         """How many elements of that size the widest vector holds."""
         return self.vector_bytes // itemsize
 
-    def machine(self) -> Any:
-        """LLVM's target machine: position-independent code, optimised."""
+    def machine(self, opt: int = 3) -> Any:
+        """LLVM's target machine: position-independent code; `opt` 0: as it is written."""
         _initialize()
         target = llvm.Target.from_triple(self.triple)
         # by features, not by the processor's name, which virtual machines get wrong
         return target.create_target_machine(
             cpu="x86-64" if self.triple.startswith("x86_64") else "generic",
             features=self.features,
-            opt=3,
+            opt=opt,
             reloc="pic",
             codemodel="default",
         )
