@@ -51,19 +51,21 @@ class _Program:
         self.items = pick([(2,), (3,), (2, 3), (1, 4), (3, 1), (2, 2, 2), (1, 1)])
         self.rows, self.columns = pick([1, 2, 7, 48, 50, 97, 130]), pick([2, 5, 33, 64, 97, 120])
         self.deep, self.wide = pick([1, 2, 8, 20]), pick([2, 3, 16, 33])
-        self.rows = self.columns if rng.random() < 0.4 else self.rows
+        self.rows = self.columns if rng.random() < 0.5 else self.rows
 
     def source(self) -> str:
         rng = self.rng
         q = self.matrix("q", self.rows, self.deep)
         k = self.matrix("k", self.columns, self.deep)
-        if rng.random() < 0.6:
-            q = self.add("scaled", rng.choice([f"{q} * 0.3", f"ops.tanh({q})", f"-{q} / 2.0"]))
+        if self.rows == self.columns and rng.random() < 0.25:
+            k = q
+        q, k = self.changed(q), self.changed(k)
         scores = self.add("scores", f"{q} @ {_turned(k, len(self.items))}")
         weights = [scores]
         for _ in range(rng.randint(1, 5)):
             weights.append(self.step(rng.choice(weights[-2:])))
         products = [self.product(rng.choice(weights[-2:])) for _ in range(rng.randint(1, 3))]
+        products += self.mixed(weights, products)
         self.results += products + [w for w in weights if rng.random() < 0.15]
         if rng.random() < 0.3:
             axis = rng.choice([-1, -2])
@@ -125,6 +127,13 @@ class _Program:
         shape = (*self.items, rows, columns)
         return f"ops.broadcast_to({x}, {shape})"
 
+    def changed(self, x: str) -> str:
+        """As it is, or with something cheap done to each element."""
+        if self.rng.random() < 0.5:
+            return x
+        kinds = [f"{x} * 0.3", f"ops.tanh({x})", f"-{x} / 2.0", f"ops.relu({x})", f"{x} + 0.5"]
+        return self.add("e", self.rng.choice(kinds))
+
     # -- on the way ----------------------------------------------------------------------------
 
     def step(self, x: str) -> str:
@@ -166,10 +175,26 @@ class _Program:
     def product(self, x: str) -> str:
         """Weights times values, or turned weights times rows."""
         if self.rng.random() < 0.7:
-            v = self.matrix("v", self.columns, self.wide)
+            v = self.changed(self.matrix("v", self.columns, self.wide))
             return self.add("z", f"{x} @ {v}")
-        v = self.matrix("v", self.rows, self.wide)
+        v = self.changed(self.matrix("v", self.rows, self.wide))
         return self.add("z", f"{_turned(x, len(self.items))} @ {v}")
+
+    def mixed(self, weights: list[str], products: list[str]) -> list[str]:
+        """What reads all of something that a chain makes, not only its own rows."""
+        rng, items = self.rng, len(self.items)
+        x, z = rng.choice(weights), rng.choice(products)
+        kinds = [f"{z} + ops.tanh({z})"]
+        if self.rows == self.columns:
+            v = self.matrix("v", self.rows, self.wide)
+            kinds += [
+                f"{x} @ ({x} @ {v})",
+                f"({x} + {_turned(x, items)}) @ {v}",
+                f"{x} @ {v} + {_turned(x, items)} @ {v}",
+                f"({x} @ {_turned(x, items)}) @ {v}",
+                f"({x} * {_turned(x, items)}).sum(-1)",
+            ]
+        return [self.add("w", rng.choice(kinds)) for _ in range(rng.randint(0, 2))]
 
     def gradients(self, products: list[str]) -> None:
         """A loss, most often one whose gradient needs all of the products first."""

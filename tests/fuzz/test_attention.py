@@ -80,4 +80,4 @@ def test_random_attention(block):
             source = random_attention(seed)
             script = f"{source}\n\nstep, given = prepare()\nprint(ndl.jit(step)(*given))"
             raise AssertionError(f"seed {seed}: {error}; to run it:\n{script}") from error
-    assert chains or EXAMPLES < BLOCKS
+    assert chains or EXAMPLES < 10 * BLOCKS  # with so many, some have one

@@ -191,6 +191,43 @@ def test_a_gradient_that_comes_turned():
     assert_compiled_as_eager(step, *q_k_v(rows=120, dtype="float64"), rtol=1e-11)
 
 
+def shared(x, v):
+    """Queries are keys: their gradient needs all that sums over rows first."""
+    weights = ops.softmax(ops.matmul(x, ops.transpose(x, (2, 3))), axis=-1)
+    return ops.matmul(weights, v)
+
+
+def twice(x, v):
+    """Weights times all rows that weights have made."""
+    weights = ops.softmax(ops.matmul(x, ops.transpose(x, (2, 3))), axis=-1)
+    return ops.matmul(weights, ops.matmul(weights, v))
+
+
+def both_ways(x, v):
+    """A sum over rows, and rows, that a loop adds."""
+    weights = ops.softmax(ops.matmul(x, ops.transpose(x, (2, 3))), axis=-1)
+    return ops.matmul(weights, v) + ops.matmul(ops.transpose(weights, (2, 3)), v)
+
+
+def with_changed_keys(x, v):
+    """All of what is cheap to compute is read, so it is not computed block by block."""
+    return ops.scaled_dot_product_attention(x, ops.relu(x), v * 0.5, causal=True)
+
+
+@pytest.mark.parametrize("attend", [shared, twice, both_ways, with_changed_keys])
+def test_what_needs_more_than_a_block(attend):
+    def step(x, v):
+        for leaf in (x, v):
+            leaf.grad = None
+        y = attend(x, v)
+        (y * y.sum()).sum().backward()
+        return y, x.grad, v.grad
+
+    x, _, v = q_k_v(rows=130, dtype="float64")
+    with guarded():
+        assert_compiled_as_eager(step, x, v, rtol=1e-10)
+
+
 def test_forward_and_backward_in_one_chain():
     """A loss whose gradient is known before the forward pass is done."""
 

@@ -15,15 +15,19 @@ from needle.program.steps import Buffer, Place, Step
 
 __all__ = ["unite_alike"]
 
-_SMALL = 1 << 14  # bytes that may be kept for it, as it comes later than it could
+_SMALL, _KEPT = 1 << 14, 1 << 20  # bytes of one, and of all, that may be kept until it runs
 
 
 def unite_alike(steps: Sequence[Step]) -> list[Step]:
     """The steps, with one in the place of those that are alike, where the last of them was."""
     read = {place.buffer for step in steps for place in step.places_read}
     groups: dict[int, list[Step]] = {}
+    kept = 0
     for step in steps:
-        if _may_wait(step, read):
+        if not _may_wait(step, read):
+            continue
+        kept += sum(x.buffer.nbytes for x in step.places_read if x.buffer.in_arena)
+        if kept <= _KEPT:
             groups.setdefault(step.prepared.address, []).append(step)
     united = {group[-1]: _one(group) for group in groups.values() if len(group) > 1}
     gone = {step for group in groups.values() if len(group) > 1 for step in group}

@@ -118,7 +118,7 @@ class _Chains:
         node = seed.nodes[0]
         batch = node.parameters["groups"][0]
         draft = _Draft(prod(node.layout.shape[:batch]), node.layout.shape[batch])
-        self._add(draft, seed, Member(seed))
+        self._add(draft, seed)
         contractions = [unit for unit in draft.members if unit.space is None]
         if len(contractions) < 2:
             for unit in draft.members:
@@ -126,29 +126,31 @@ class _Chains:
         else:
             self.drafts.append(draft)
 
-    def _add(self, draft: _Draft, unit: Unit, member: Member) -> None:
-        """Add a member, then all that reads what it makes, and what it alone reads."""
-        queue = [(unit, member)]
+    def _add(self, draft: _Draft, seed: Unit) -> None:
+        """Add a seed, then all that reads what members make, and what they alone read."""
+        queue = [seed]
         while queue:
-            unit, member = queue.pop(0)
-            if unit in draft.members or len(draft.members) >= _MOST_MEMBERS:
+            unit = queue.pop(0)
+            member = self._fitting(draft, unit)
+            if member is None:
                 continue
             made = {} if member.sums else dict(_values_of(unit, member, draft))
-            if draft.members and not (
-                self._is_read_by_rows(draft, unit, made) and self._keeps_order(draft, unit)
-            ):
+            if not self._is_read_by_rows(draft, unit, made) or not self._keeps_order(draft, unit):
                 continue
             self.draft_of[unit] = draft
             draft.members[unit] = member
             draft.values |= made
-            near = [user for value in made for user in self.users.get(value, ())]
-            near += [self.unit_of[x.node] for x in _read(unit) if self._is_only_for(draft, x.node)]
-            near += self._siblings(draft, unit)
-            for other in near:
-                if other not in self.draft_of:
-                    shaped = _member(draft, other, self._made(draft), self._values(draft, other))
-                    if shaped is not None:
-                        queue.append((other, shaped))
+            queue += [user for value in made for user in self.users.get(value, ())]
+            queue += [self.unit_of[x.node] for x in _read(unit) if self._is_only_for(draft, x.node)]
+            queue += self._siblings(draft, unit)
+
+    def _fitting(self, draft: _Draft, unit: Unit) -> Member | None:
+        """The part that a unit has in a chain as it is now; None if it has none."""
+        if not draft.members:
+            return Member(unit)
+        if unit in self.draft_of or len(draft.members) >= _MOST_MEMBERS:
+            return None
+        return _member(draft, unit, self._made(draft), self._values(draft, unit))
 
     def _is_read_by_rows(self, draft: _Draft, unit: Unit, made: dict[Node, int]) -> bool:
         """Whether members read of a unit only what may pass on, row by row."""
@@ -156,7 +158,7 @@ class _Chains:
             node in made and _reads_by_rows(draft, draft.members[user], node)
             for node in unit.nodes
             for user in self.users.get(node, ())
-            if user in draft.members
+            if user in draft.members and user is not unit
         )
 
     def _is_only_for(self, draft: _Draft, node: Node) -> bool:
@@ -175,7 +177,8 @@ class _Chains:
     def _values(self, draft: _Draft, unit: Unit) -> dict[Node, int]:
         """What a unit reads that passes between members, of other chains too: how long rows are."""
         values = dict(draft.values)
-        for other in {self.draft_of.get(one) for one in self._ahead(unit)}:
+        for one in self._ahead(unit):
+            other = self.draft_of.get(one)
             if other is not None and (other.items, other.rows) == (draft.items, draft.rows):
                 values |= other.values
         return values
@@ -205,8 +208,9 @@ class _Chains:
                     ahead.append(other)
         return True
 
-    def _ahead(self, unit: Unit) -> set[Unit]:
-        return {self.unit_of[x.node] for x in _read(unit)}
+    def _ahead(self, unit: Unit) -> dict[Unit, None]:
+        """The units that one reads, in the order in which it does."""
+        return dict.fromkeys(self.unit_of[x.node] for x in _read(unit))
 
     # -- the result ----------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class _Chains:
             made = Chain(next(self.numbers), members, draft.items, draft.rows, draft.values)
             own = {member.unit for member in members}
             for unit in own:  # the others in the chain
-                unit.direct = {other.number for other in self._ahead(unit) & own}
+                unit.direct = {other.number for other in self._ahead(unit) if other in own}
             whole |= dict.fromkeys([member.unit for member in members], made)
         order = self._in_order(whole)
         for unit in order:
@@ -342,19 +346,20 @@ def _member(draft: _Draft, unit: Unit, made: set[Node], values: dict[Node, int])
     if not _is_batched(node) or len(unit.nodes) > 1:
         return None
     batch = node.parameters["groups"][0]
-    if prod(node.layout.shape[:batch]) != draft.items:
+    a, b = [x.node for x in node.inputs]
+    m, k = node.layout.shape[batch], node.inputs[0].layout.shape[-1]
+    if prod(node.layout.shape[:batch]) != draft.items or not _may_be_cut(node, m):
         return None
-    a, b = node.inputs
-    fits = [
-        x.node not in values or check(x.layout, draft.items, draft.rows, values[x.node])
-        for x, check in ((a, _is_row_by_row), (a, _is_turned), (b, _is_row_by_row))
-    ]
-    if not _may_be_cut(node, node.layout.shape[batch]):
-        return None
-    if fits[0] and b.node not in made and node.layout.shape[batch] == draft.rows:
-        return Member(unit)
-    sums = fits[1] and fits[2] and b.layout.shape[batch] == draft.rows
-    return Member(unit, sums=True) if sums and {a.node, b.node} & values.keys() else None
+    by_rows, summing = Member(unit), Member(unit, sums=True)
+    if (
+        m == draft.rows
+        and b not in made
+        and (a not in values or _is_by_rows(draft, by_rows, node, 0))
+    ):
+        return by_rows
+    read = [number for number, x in enumerate((a, b)) if x in values]
+    sums = k == draft.rows and all(_is_by_rows(draft, summing, node, number) for number in read)
+    return summing if sums and read else None
 
 
 def _loop_member(draft: _Draft, unit: Unit, space: Space, values: dict[Node, int]) -> Member | None:
@@ -470,11 +475,12 @@ class _Again:
         if member is None:
             return None
         recipe: dict[Node, None] = {}
-        for x in node.inputs:
-            own = chains.unit_of[x.node] is unit
+        for number, x in enumerate(node.inputs):
+            own = unit.space is not None and chains.unit_of[x.node] is unit
             if own and unit.space is not None and is_narrow(x.node, unit.space, member):
                 continue
-            more = self._recipe(x.node)
+            by_rows = own or _is_by_rows(self.draft, member, node, number)
+            more = self._recipe(x.node) if by_rows else None
             if more is None and (own or not self._is_there(x.node)):
                 return None
             recipe |= more or {}
@@ -538,50 +544,61 @@ class _Again:
         return member
 
     def _read_copies(self, node: Node, unit: Unit) -> None:
-        """Have a node of a unit read copies where there are some."""
+        """Have a node of a unit read copies where there are some, and where it reads rows."""
         users = self.chains.users
         for x in node.inputs:
             users[x.node].pop(unit, None)
-        node.inputs = tuple([self._copy_read(x) for x in node.inputs])
+        member = self.draft.members.get(unit) or self.draft.again[unit]
+        node.inputs = tuple(
+            [self._copy_read(member, node, number) for number in range(len(node.inputs))]
+        )
         for x in (x for one in {*unit.nodes, node} for x in one.inputs):
             users.setdefault(x.node, {})[unit] = None
 
-    def _copy_read(self, x: Operand) -> Operand:
+    def _copy_read(self, member: Member, reader: Node, number: int) -> Operand:
         """What is read of a copy, which lies row by row, in place of the original."""
-        old = self.chains.original.get(x.node, x.node)
-        copy = self.copies.get(old)
+        x = reader.inputs[number]
+        copy = self.copies.get(self.chains.original.get(x.node, x.node))
         if copy is None or copy is x.node:
+            return x
+        if copy not in member.unit.nodes and not _is_by_rows(self.draft, member, reader, number):
             return x
         as_it_lies = x.layout.strides == x.node.layout.strides
         return Operand(copy, copy.layout if as_it_lies else x.layout, x.offset)
 
 
 def _reads_by_rows(draft: _Draft, member: Member, node: Node) -> bool:
-    """Whether a member reads of a node, as it lies, only the rows that it makes rows of."""
-    shape, unit = node.layout.shape, member.unit
-    if len(shape) < 2 or prod(shape[:-2]) != draft.items or shape[-2] != draft.rows:
+    """Whether a member reads of a node only the rows that it makes rows of, or sums over."""
+    return all(
+        _is_by_rows(draft, member, reader, number)
+        for reader in member.unit.nodes
+        for number, x in enumerate(reader.inputs)
+        if x.node is node
+    )
+
+
+def _is_by_rows(draft: _Draft, member: Member, reader: Node, number: int) -> bool:
+    """The same of an operand of a node of a member; what it reads has (items, rows, width).
+
+    In memory it may lie in another order of axes, if all of it is read as it lies.
+    """
+    x, space = reader.inputs[number], member.unit.space
+    own = x.node.layout
+    shape = own.shape
+    if x.offset or len(shape) < 2 or (prod(shape[:-2]), shape[-2]) != (draft.items, draft.rows):
         return False
-    turned = node.layout.strides != compact_strides(shape)
-    for reader in unit.nodes:
-        for number, x in enumerate(reader.inputs):
-            if x.node is not node:
-                continue
-            if x.offset or (turned and x.layout.strides != node.layout.strides):
-                return False
-            if unit.space is not None:
-                steps = compact_strides(shape) if turned else x.layout.strides
-                walk = unit.space.strides(unit.space.axes_read(reader), steps)
-                if _digits(draft, unit.space, walk, shape[-1]) != (member.items, member.row):
-                    return False
-            elif not turned:
-                check = _is_turned if member.sums and number == 0 else _is_row_by_row
-                if not check(x.layout, draft.items, draft.rows, shape[-1]):
-                    return False
-            elif member.sums == (number == 0):
-                return False
-            if unit.space is None and number == 1 and not member.sums:
-                return False
-    return True
+    view = x.layout
+    if own.strides != compact_strides(shape):
+        if (view.shape, view.strides) != (shape, own.strides):
+            return False
+        view = Layout.of(own.device, own.dtype, shape)
+    if space is not None:
+        steps = space.strides(space.axes_read(reader), view.strides)
+        return _digits(draft, space, steps, shape[-1]) == (member.items, member.row)
+    if number == 1 and not member.sums:
+        return False  # each row of the result is made of all that the second operand has
+    check = _is_turned if member.sums and number == 0 else _is_row_by_row
+    return check(view, draft.items, draft.rows, shape[-1])
 
 
 def is_narrow(node: Node, space: Space, member: Member) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from needle.backend_ndarray.device import Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.compiler.kernels import contraction
 from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS
 from needle.program.chains import Chain
 from needle.program.fuse import Fused, Unit
@@ -244,6 +245,15 @@ def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> N
         filled |= {place.buffer for place in link.places_written}
         if link.tail is not None:
             _verify_read(link.tail.reads, filled, link, name)
+    summed = {place.buffer for link, _ in links.steps if _sums(link) for place in link.writes}
+    for link, _ in links.steps:
+        if _is_product(link) and not _sums(link):
+            second = _places(link.reads[1:])
+            in_parts = any(isinstance(x.buffer, Room) for x in second)
+            _require(not in_parts, name, "second operands as a whole: {.title}", link)
+        known = not any(x.buffer in summed for part in link.parts for x in _places(part.reads))
+        _require(known, name, "nobody who reads sums before all is added: {.title}", link)
+        _require(not (_sums(link) and link.tail), name, "sums without a tail: {.title}", link)
     for part in parts:
         _verify_words(part, name)
         held = [x.buffer for x in (*part.reads, *part.writes) if isinstance(x, Place)]
@@ -256,9 +266,22 @@ def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> N
         _require(vary.step in parts, name, "words of its own steps, got {}", vary.step.title)
         count = len(vary.step.reads) + len(vary.step.writes)
         there = -len(vary.step.prepared.numbers) <= vary.at < count
-        whole = not vary.items or prod(n for n, _ in vary.items) == items
-        fits = there and whole and len(vary.table) in (0, blocks)
+        all_items = not vary.items or prod(n for n, _ in vary.items) == items
+        fits = there and all_items and len(vary.table) in (0, blocks)
         _require(fits, name, "words and tables that fit, got {} of {}", vary, vary.step.title)
+
+
+def _sums(link: Step) -> bool:
+    """Whether a step of a chain is a contraction that sums over rows, block after block."""
+    return _is_product(link) and bool(link.prepared.numbers[contraction.Word.ADDS])
+
+
+def _is_product(link: Step) -> bool:
+    return link.nodes[0].primitive == "contract" and not link.label
+
+
+def _places(row: Iterable[Place | int]) -> list[Place]:
+    return [x for x in row if isinstance(x, Place)]
 
 
 def _verify_words(step: Step, name: str) -> None:
