@@ -6,9 +6,11 @@ FUZZ_EXAMPLES=5000 FUZZ_SEED=1000000 makes a long run from another seed: a fifth
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from fuzz.quick_code import unoptimized
 from fuzz.random_attention import random_attention
 from program.guarded import guarded
 
@@ -72,12 +74,16 @@ def check(seed):
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_random_attention(block):
-    chains = 0
     for seed in range(FIRST + block, FIRST + EXAMPLES, BLOCKS):
         try:
-            chains += check(seed)
+            with nullcontext() if seed % 8 == 0 else unoptimized():
+                check(seed)
         except Exception as error:
             source = random_attention(seed)
             script = f"{source}\n\nstep, given = prepare()\nprint(ndl.jit(step)(*given))"
             raise AssertionError(f"seed {seed}: {error}; to run it:\n{script}") from error
-    assert chains or EXAMPLES < 10 * BLOCKS  # with so many, some have one
+
+
+def test_some_of_them_have_chains():
+    with unoptimized():
+        assert sum(map(check, range(8)))
