@@ -165,6 +165,12 @@ def test_any_number_of_items(shape):
     assert_compiled_as_eager(attention(causal, *given), *given, rtol=RTOL)
 
 
+def test_a_single_long_item():
+    given = q_k_v(1, 1, 1100)
+    compiled = assert_compiled_as_eager(attention(causal, *given), *given, rtol=2e-3)
+    assert len(chains_of(compiled)) == 2
+
+
 def test_float64_and_no_gradients():
     given = q_k_v(dtype="float64")
     assert_compiled_as_eager(attention(causal, *given), *given, rtol=1e-11)
@@ -256,7 +262,8 @@ def test_layers(kv_heads, rotary):
         (y * y).sum().backward()
         return y, *[w.grad for w in weights]
 
-    assert_compiled_as_eager(step, normal(3, 90, 32), rtol=1e-3)
+    compiled = assert_compiled_as_eager(step, normal(3, 90, 32), rtol=1e-3)
+    assert len(chains_of(compiled)) == 2
 
 
 def test_weights_that_are_asked_for():

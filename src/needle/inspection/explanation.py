@@ -125,7 +125,7 @@ class Explanation:
                 (
                     str(first.number),
                     str(sum(kernel.facts.times for kernel in group)),
-                    f"{first.title} ({len(first.primitives)})",
+                    f"{first.lead}{first.title} ({len(first.primitives)})",
                     where_text(first),
                     count_text(flops),
                     size_text(nbytes),

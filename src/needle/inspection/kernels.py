@@ -66,6 +66,16 @@ class KernelFacts:
         return tuple(dict.fromkeys(origin.line for origin in self.origins if origin.line))
 
     @property
+    def lead(self) -> str:
+        """`chain: `, or with the share of its rows that is computed; `28 alike: `; or nothing."""
+        if self.step.alike:
+            return f"{len(self.step.alike)} alike: "
+        if self.step.links is None:
+            return ""
+        shares = self.step.links.done.values()
+        return f"chain, {100 * min(shares):.0f} % of it: " if shares else "chain: "
+
+    @property
     def title(self) -> str:
         """`matmul, add, relu`; gradients last."""
         return ", ".join(name for name, _ in self.ops) or self.kind

@@ -242,12 +242,19 @@ def _shares_heads(a: Tensor, b: Tensor) -> bool:
     return min(a.ndim, b.ndim) >= 4 and a.shape[-3] not in (1, b.shape[-3])
 
 
+_MANY_ROWS = 16
+
+
 def _by_head(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
     """The products of the heads of a with those of b; what shares a head of b is one product."""
     if not _shares_heads(a, b):
         return matmul(a, b, transpose_b=transpose_b)
     heads, t, width = a.shape[-3:]
     shared = b.shape[-3]
+    if t >= _MANY_ROWS:  # products of their own, as without sharing, which compile to one chain
+        apart = a.reshape((*a.shape[:-3], shared, heads // shared, t, width))
+        y = matmul(apart, b.reshape((*b.shape[:-2], 1, *b.shape[-2:])), transpose_b=transpose_b)
+        return y.reshape((*y.shape[:-4], heads, t, y.shape[-1]))
     together = a.reshape((*a.shape[:-3], shared, heads // shared * t, width))
     y = matmul(together, b, transpose_b=transpose_b)
     return y.reshape((*y.shape[:-3], heads, t, y.shape[-1]))

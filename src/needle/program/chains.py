@@ -28,6 +28,7 @@ from needle.program.space import Space
 __all__ = ["Chain", "Member", "chain", "is_narrow"]
 
 _MOST_MEMBERS = 24
+_LONG = 1024  # rows, for which a chain is worth it for a single item
 _MOST_AGAIN = 12  # nodes that are computed again for one value
 
 
@@ -322,7 +323,8 @@ def _is_seed(unit: Unit) -> bool:
     batch = node.parameters["groups"][0]
     m, n = node.layout.shape[batch:]
     k = node.inputs[0].layout.shape[-1]
-    return prod(node.layout.shape[:batch]) > 1 and n > k and _may_be_cut(node, m)
+    several = prod(node.layout.shape[:batch]) > 1 or m >= _LONG
+    return several and n > k and _may_be_cut(node, m)
 
 
 def _may_be_cut(node: Node, rows: int) -> bool:
