@@ -311,7 +311,8 @@ def _is_batched(node: Node) -> bool:
     if not batch or groups != [1, 1, 1] or not _lies_so(node.layout, node.layout.shape):
         return False
     # one matrix for all items: they are more rows, and nothing is gained by taking them apart
-    shared = not any(any(x.layout.strides[:batch]) for x in node.inputs[1:])
+    several = prod(node.layout.shape[:batch]) > 1
+    shared = several and not any(node.inputs[1].layout.strides[:batch])
     return not shared and all(x.layout.dtype == node.layout.dtype for x in node.inputs)
 
 
