@@ -26,6 +26,11 @@ class ColumnSum(NamedTuple):
     read: Operand
     reader: Node | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many are added up."""
+        return self.total.inputs[0].layout.size // self.total.layout.size
+
 
 Found = dict[Unit, tuple[list[ColumnSum], list[int]]]
 

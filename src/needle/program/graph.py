@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand, sorted_nodes
 from needle.backend_ndarray.recurrence import Recurrence
 from needle.errors import describe
 
-__all__ = ["Graph", "body_of", "copied", "separate_outputs", "sorted_nodes"]
+__all__ = [
+    "CONTRACTIONS",
+    "Graph",
+    "body_of",
+    "copied",
+    "factors",
+    "separate_outputs",
+    "sorted_nodes",
+]
+
+CONTRACTIONS = ("contract", "convolve")  # primitives: of views; of windows on a picture
 
 
 @dataclass
@@ -56,6 +67,12 @@ def body_of(recurrence: Recurrence) -> Graph:
     """What a step does, as a graph of its own."""
     inputs = [x.node for x in recurrence.inputs]
     return Graph(inputs, list(recurrence.results), checks=recurrence.checks)
+
+
+def factors(node: Node) -> tuple[Any, Layout]:
+    """a and b of a contraction, as its kernel takes them."""
+    a, b = node.inputs
+    return node.parameters.get("a", a.layout), b.layout
 
 
 def separate_outputs(graph: Graph) -> Graph:

@@ -27,6 +27,7 @@ from needle.program.chain_steps import chain_step
 from needle.program.chains import Chain
 from needle.program.column_sums import ColumnSum, find_column_sums
 from needle.program.fuse import Fused, Unit
+from needle.program.graph import factors
 from needle.program.loops import Loop, loop_of
 from needle.program.repeat import lower_recurrence
 from needle.program.steps import Buffer, Place, Step, Words, listing
@@ -138,16 +139,17 @@ class Lowered:
             return False
         node, order = self._tails[unit]
         sums, columns = self._sums.get(unit, ([], []))
-        chunk = self._chunk_of_tail(node) if sums else 1
+        panels = self._panels(node) if sums else (1, 1)
         loop = None
-        if chunk:
+        if panels is not None:
             stored = self._stored(unit, sums)
-            loop = loop_of(unit, stored, self.words, order, columns, sums, chunk)
+            loop = loop_of(unit, stored, self.words, order, columns, sums, panels[1])
         if loop is None:
             self._lower_node(node)  # by itself, and then the loop
             return False
         self._position += len(unit.nodes)
-        self._add_tail(node, unit, loop, sums, chunk)
+        assert panels is not None
+        self._add_tail(node, unit, loop, sums, panels[0])
         return True
 
     def _lower_as_loop(self, unit: Unit) -> bool:
@@ -187,17 +189,15 @@ class Lowered:
         """A line per step: the places that it reads and writes, and what it computes."""
         return listing(self.steps)
 
-    def _chunk_of_tail(self, node: Node) -> int:
-        """Rows of a panel, where panels follow each other without gaps; else 0."""
-        a, b = [x.layout for x in node.inputs]
-        return contraction.panel_rows(a, b, node.layout, node.parameters["groups"])
+    def _panels(self, node: Node) -> tuple[int, int] | None:
+        """How many panels a contraction with a tail has, and of how many rows at most."""
+        return contraction.panels_of(*factors(node), node.layout, node.parameters["groups"])
 
-    def _add_sums(self, sums: Sequence[ColumnSum], chunk: int) -> list[Place]:
+    def _add_sums(self, sums: Sequence[ColumnSum], chunks: int) -> list[Place]:
         """Memory for the sums of chunks, and the steps that add those up."""
         places = []
         for one in sums:
             node, width = one.total, one.total.layout.size
-            chunks = -(-(node.inputs[0].layout.size // width) // chunk)
             rows = Layout.of(node.layout.device, node.layout.dtype, (chunks, width))
             out = Layout.of(node.layout.device, node.layout.dtype, (width,))
             place = Place(Buffer(rows.nbytes))
@@ -212,10 +212,10 @@ class Lowered:
         self._later = []
 
     def _add_tail(
-        self, node: Node, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], chunk: int
+        self, node: Node, unit: Unit, loop: Loop, sums: Sequence[ColumnSum], panels: int
     ) -> None:
         """A contraction with a loop as its tail."""
-        a, b = [x.layout for x in node.inputs]
+        a, b = factors(node)
         whole = unit.space is not None and unit.space.columns is not None
         batch, m, n, k = node.parameters["groups"]
         prepared = self.contraction(a, b, node.layout, batch, m, n, k, whole)
@@ -229,7 +229,7 @@ class Lowered:
         else:
             self.fresh(node)
         step = Step("", prepared, reads, [Place(self.buffers[node])], nodes=[node])
-        step.tail = self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunk)])
+        step.tail = self._loop_step(unit, loop, [*writes, *self._add_sums(sums, panels)])
         self.steps.append(step)
         self._flush()
 
@@ -241,7 +241,8 @@ class Lowered:
 
     def _add_loop(self, unit: Unit, loop: Loop, sums: Sequence[ColumnSum]) -> None:
         writes = [self.fresh(node) for node in loop.writes]
-        self.steps.append(self._loop_step(unit, loop, [*writes, *self._add_sums(sums, _CHUNK)]))
+        chunks = max([-(-one.rows // _CHUNK) for one in sums], default=0)
+        self.steps.append(self._loop_step(unit, loop, [*writes, *self._add_sums(sums, chunks)]))
         self._flush()
 
     def place(self, operand: Operand) -> Place:
@@ -425,7 +426,7 @@ def _scan(lowered: Lowered, node: Node) -> None:
 
 
 def _contract(lowered: Lowered, node: Node) -> None:
-    a, b = [x.layout for x in node.inputs]
+    a, b = factors(node)
     lowered.add(node, lowered.contraction(a, b, node.layout, *node.parameters["groups"]))
 
 
@@ -477,6 +478,7 @@ _LOWER: dict[str, Callable[[Lowered, Node], None]] = {
     "arg_reduce": _arg_reduce,
     "scan": _scan,
     "contract": _contract,
+    "convolve": _contract,
     "gather": _gather,
     "scatter_add": _scatter_add,
     "check": _check,

@@ -15,14 +15,26 @@ from dataclasses import dataclass, replace
 from needle.compiler.build import address_of
 from needle.compiler.kernels import contraction_lanes
 from needle.compiler.kernels.contraction_lanes import Lanes, LanesWord, scratch_for
-from needle.compiler.kernels.contraction_loops import DEEP, SHORTEST, Structure, Word, tile_of
+from needle.compiler.kernels.contraction_loops import Structure, Word, tile_of
 from needle.compiler.kernels.contraction_problem import Problem, words_of
+from needle.compiler.kernels.contraction_regions import Padded
 from needle.compiler.kernels.contraction_rows import Rows, RowsWord
+from needle.compiler.kernels.microkernel import heights
+from needle.compiler.kernels.region_walk import DEEP, table_of
 from needle.compiler.prepared import Operand, Prepared, tasks_for
 from needle.compiler.target import Target
 from needle.compiler.types import TYPES, itemsize
 
-__all__ = ["Word", "panel_rows", "prepare", "takes_parts", "takes_tail"]
+__all__ = [
+    "Word",
+    "panels_of",
+    "prepare",
+    "products",
+    "takes_padding",
+    "takes_parts",
+    "takes_tail",
+    "vectors_for",
+]
 
 # A panel of a, KC deep, takes 24 of the 32 KB of a first-level cache; a block of b, KC x NC, is
 # 2 MB: it streams from the second or third level while a panel of a is used.
@@ -38,6 +50,11 @@ _B_CACHED, _B_CLOSE, _FEW_ROWS, _STRIP, _STRIP_SUMS = 1 << 20, 1024, 48, 8, 1 <<
 
 # All of b is packed at a time for so many rows of overlapping windows, if it is not larger.
 _ROWS_OF_WINDOWS, _B_KEPT = 96, 1 << 22
+
+_SHORTEST = 4  # stretch of k for which rows are read in place that no stride leads along
+_MOST_REGIONS = 81
+# What beginning a panel costs, in vectors that are multiplied, and a tile, in steps of k.
+_PANEL_VECTORS, _TILE_STEPS = 300, 12
 
 _SHORT_ROW, _FAR = 1024, 1 << 20  # bytes of a row of a, and of all of them
 
@@ -74,7 +91,8 @@ def prepare(
         return _by_rows(problem)
     if _is_by_rows(problem.transposed):
         return _by_rows(problem.transposed)
-    return _by_tiles(_with_contiguous_rows(problem), whole_rows)
+    problem = problem if problem.regions else _with_contiguous_rows(problem)
+    return _by_tiles(problem, whole_rows)
 
 
 def takes_tail(
@@ -95,13 +113,53 @@ def takes_tail(
     return not whole_rows or _blocking(problem, rows, columns).nc >= problem.n.size
 
 
-def panel_rows(a: Operand, b: Operand, out: Operand, groups: Sequence[int]) -> int:
-    """How many rows the panels of a `takes_tail` kernel have, if they follow without gaps; else 0.
-
-    The last may have fewer.
-    """
+def panels_of(
+    a: Operand, b: Operand, out: Operand, groups: Sequence[int]
+) -> tuple[int, int] | None:
+    """How many panels a `takes_tail` kernel has, and rows in each at most; None with a batch."""
     problem = Problem.of(a, b, out, *groups)
-    return tile_of(Target.host(), _structure(problem).compute)[0] if problem.batch.size == 1 else 0
+    if problem.batch.size > 1:
+        return None
+    rows = tile_of(Target.host(), _structure(problem).compute)[0]
+    return sum([-(-height // rows) for height in problem.heights]), rows
+
+
+def takes_padding(a: Padded, b: Operand, out: Operand, groups: Sequence[int]) -> bool:
+    """Whether the kernel can leave out what windows see off the picture."""
+    problem = Problem.of(a, b, out, *groups)
+    structure = _structure(problem)
+    return (
+        problem.n.size > 1
+        and problem.n.step(1) == 1
+        and problem.n.is_affine(1)
+        and problem.m.is_affine(1)
+        and not problem.has_lanes
+        and problem.a == structure.compute
+        and not structure.sums_apart
+        and len(problem.regions) <= _MOST_REGIONS
+    )
+
+
+def products(a: Operand, b: Operand, out: Operand, groups: Sequence[int]) -> int:
+    """How many products of two elements the sums have."""
+    problem = Problem.of(a, b, out, *groups)
+    return problem.batch.size * problem.steps * problem.n.size
+
+
+def vectors_for(a: Operand, b: Operand, out: Operand, groups: Sequence[int]) -> int:
+    """What the tiles of a contraction cost: vectors multiplied, with what low ones lose."""
+    problem = Problem.of(a, b, out, *groups)
+    compute = _structure(problem).compute
+    low = heights(tile_of(Target.host(), compute)[0])
+    across = -(-problem.n.size // Target.host().lanes(itemsize(compute)))
+    depths = [region.deep for region in problem.regions] or [problem.k.size]
+    total = 0
+    for height, deep in zip(problem.heights, depths, strict=True):
+        total += _PANEL_VECTORS * -(-height // low[0])
+        for rows in low:
+            total += across * (height // rows) * (max(rows, 2) + 1) * (deep + _TILE_STEPS)
+            height %= rows
+    return total * problem.batch.size
 
 
 def takes_parts(a: Operand, b: Operand, out: Operand) -> bool:
@@ -238,7 +296,9 @@ def _blocking(p: Problem, rows: int, columns: int) -> _Blocking:
 
 def _a_in_place(p: Problem) -> bool:
     """Whether tiles read a where it lies. It is read once for each panel of b."""
-    if p.a != _structure(p).compute or (_is_scattered(p) and p.k.extents[-1] < SHORTEST):
+    if p.regions:
+        return True
+    if p.a != _structure(p).compute or (_is_scattered(p) and p.k.extents[-1] < _SHORTEST):
         return False
     spread = all(abs(group.step(0)) * itemsize(p.a) % _CROWDED for group in (p.m, p.k))
     return p.n.size <= (_USES_IN_PLACE_IF_SPREAD if spread else _USES_IN_PLACE)
@@ -246,7 +306,7 @@ def _a_in_place(p: Problem) -> bool:
 
 def _is_scattered(p: Problem) -> bool:
     """Whether rows or steps of a have more than one stride."""
-    return not (p.m.is_one_axis and p.k.is_one_axis)
+    return bool(p.regions) or not (p.m.is_one_axis and p.k.is_one_axis)
 
 
 def _is_prefetched(p: Problem) -> bool:
@@ -299,6 +359,7 @@ def _by_tiles(p: Problem, whole_rows: bool) -> Prepared:
     deep = p.k.size if blocks.keep_b else blocks.kc
     in_b = _up(blocks.nc * deep * size, 64) if blocks.pack_b else 0
     in_c = _up(blocks.mc * blocks.nc * size, 64) if structure.sums_apart else 0
+    regions = p.regions or p.as_region if structure.scattered else ()
     numbers = words_of(
         Word.GROUPS,
         (
@@ -309,7 +370,7 @@ def _by_tiles(p: Problem, whole_rows: bool) -> Prepared:
             (Word.AHEAD, not blocks.pack_a and _is_prefetched(p)),
             (Word.C_ROW, p.m.step(1) * itemsize(p.out)),
             (Word.B_KEPT, blocks.nc * size if blocks.keep_b else 0),
-            (Word.WHOLE_ROWS, whole_rows),
+            (Word.WHOLE_ROWS, whole_rows), (Word.REGIONS, len(regions)),
             (Word.B_BLOCK, in_a), (Word.C_BLOCK, in_a + in_b), (Word.SCRATCH, in_a + in_b + in_c),
         ),
         (
@@ -317,10 +378,11 @@ def _by_tiles(p: Problem, whole_rows: bool) -> Prepared:
             (Word.BATCH_C, p.batch.words(2, p.out)),
             (Word.M_GROUP, p.m.words(0, p.a)), (Word.N_GROUP, p.n.words(0, p.b)),
             (Word.K_GROUP_A, p.k.words(0, p.a)), (Word.K_GROUP_B, p.k.words(1, p.b)),
+            (Word.REGION_TABLE, table_of(regions, rows, itemsize(p.a))),
         ),
     )  # fmt: skip
     lanes = Target.host().lanes(size)
-    vectors = p.batch.size * p.m.size * p.k.size * -(-p.n.size // lanes)
+    vectors = p.batch.size * p.steps * -(-p.n.size // lanes)
     nanoseconds = (
         _NANOSECONDS + vectors / _VECTORS_PER_NANOSECOND + p.nbytes * _NANOSECONDS_PER_BYTE
     )

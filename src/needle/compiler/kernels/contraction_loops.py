@@ -21,20 +21,16 @@ from needle.compiler.kernels.fused_loops import Region
 from needle.compiler.kernels.microkernel import Tile, heights, register_tile, write_tile
 from needle.compiler.kernels.packing import (
     Pack,
-    list_offsets,
     offset_of,
-    stretches,
     write_list_offsets,
     write_offset_of,
     write_pack,
 )
+from needle.compiler.kernels.region_walk import STRETCH, RegionWalk, write_lists
 from needle.compiler.target import Target
 from needle.compiler.types import I64, STORED_AS_HALF, itemsize
 
-__all__ = ["DEEP", "SHORTEST", "TAIL", "TAIL_CONTEXT", "Structure", "Word", "tile_of"]
-
-# The deepest block if a is read in place, and the shortest stretch of k if its rows are scattered.
-DEEP, SHORTEST = 768, 4
+__all__ = ["TAIL", "TAIL_CONTEXT", "Structure", "Word", "tile_of"]
 
 # Words of the context: a kernel that is called on each panel of c as soon as its sums are complete,
 # and its context; 0: none. It takes (context, address of a region, 0): see `fused_loops.Region`.
@@ -54,12 +50,13 @@ class Word(IntEnum):
     C_ROW = 11
     SCRATCH, B_BLOCK, C_BLOCK = 12, 13, 14  # bytes per task; where blocks of b and c begin in them
     BATCH_A, BATCH_B, BATCH_C = 15, 16, 17
-    M_GROUP, N_GROUP, K_GROUP_A, K_GROUP_B = 18, 19, 20, 21
+    M_GROUP, N_GROUP, K_GROUP_A, K_GROUP_B = 18, 19, 20, 21  # of scattered rows, regions have m's
     AHEAD = 22  # whether to ask for a's next panel while one is used: 1 or 0
     B_KEPT = 23  # bytes of a step of k, if packed blocks of b stay until all rows are done; else 0
     WHOLE_ROWS = 24  # whether no two tasks share a row: 1 or 0
     ADDS = 25  # whether to add to what is there: 1 or 0
-    GROUPS = 26  # from here on
+    REGIONS, REGION_TABLE = 26, 27  # how many, and where their words begin; see `region_walk`
+    GROUPS = 28  # from here on
 
 
 def tile_of(target: Target, dtype: str) -> tuple[int, int]:
@@ -120,6 +117,8 @@ class _Writer:
         self.pack_b = Pack(s.b, s.compute, self.columns)
         for pack in {self.pack_a, self.pack_b}:
             write_pack(self.module, self.target, pack)
+        if s.scattered:
+            write_lists(self.module, self.target)
         for height in heights(self.rows):
             for vectors, edge in self.variants(height):
                 write_tile(self.module, self.target, self.tile(height, vectors, edge))
@@ -166,23 +165,28 @@ class _Writer:
         self.packs_b = self.word(Word.PACK_B).differs(0)
         self.tail, self.tail_context = [code.pointer_at(context, i) for i in (TAIL, TAIL_CONTEXT)]
         self.region = code.stack(8 * len(Region))
+        self.continued = code.constant(0, I64)
         if self.structure.scattered:
-            # where the rows of two panels begin; of each stretch of k the first step and the length
-            self.begins = code.stack(self.rows * 16)
-            self.stretches = code.stack((DEEP // SHORTEST + 2) * 16)
+            table, count = self.group(Word.REGION_TABLE), self.word(Word.REGIONS)
+            self.walk = RegionWalk(code, table, count, self.rows)
 
     # -- shares --------------------------------------------------------------------------------
 
     def share_of_rows(self) -> None:
         """Rows of all batches are one range of panels; each task has a part of it."""
-        code = self.code
-        panels = (self.m + (self.rows - 1)) // self.rows
+        code, scattered = self.code, self.structure.scattered
+        panels = self.walk.panels if scattered else (self.m + (self.rows - 1)) // self.rows
+        work = self.walk.cost if scattered else panels
         across = self.tasks_across(self.batch * panels)
-        begin, end = code.share(self.batch * panels, self.task // across, self.tasks // across)
+        begin, end = code.share(self.batch * work, self.task // across, self.tasks // across)
         start, stop = code.share(self.n, self.task % across, across, self.columns)
-        with code.loop(begin // panels, (end + panels - 1) // panels) as batch:
-            first = code.maximum(begin - batch * panels, 0) * self.rows
-            last = code.minimum((end - batch * panels) * self.rows, self.m)
+        with code.loop(begin // work, (end + work - 1) // work) as batch:
+            first, last = (
+                code.maximum(begin - batch * work, 0),
+                code.minimum(end - batch * work, work),
+            )
+            if scattered:
+                first, last = self.walk.panel_at(first), self.walk.panel_at(last)
             a, b, c = [
                 pointer + offset_of(code, self.group(group), batch)
                 for pointer, group in (
@@ -191,8 +195,11 @@ class _Writer:
                     (self.c, Word.BATCH_C),
                 )
             ]
-            self.first_row = batch * self.m
-            self.blocks(a, b, c, (first, last), (start, stop))
+            self.first_row, self.first_panel = batch * self.m, batch * panels
+            stop_at = last * self.rows
+            if not scattered:
+                stop_at = code.minimum(stop_at, self.m)
+            self.blocks(a, b, c, (first * self.rows, stop_at), (start, stop))
 
     def tasks_across(self, panels: Value) -> Value:
         """How many tasks share a row: the divisor of `tasks` with the smallest largest share."""
@@ -222,7 +229,8 @@ class _Writer:
         steps = code.maximum((self.k + kc - 1) // kc, 1)
         with code.loop(*columns, nc) as j, code.loop(*rows, mc) as i:
             height, width = code.minimum(mc, rows[1] - i), code.minimum(nc, columns[1] - j)
-            place = c + (i * self.word(Word.C_ROW) + j * out)
+            line = c + j * out
+            place = line + i * self.word(Word.C_ROW)
             with code.loop(0, steps) as step:
                 k = step * kc
                 depth = code.minimum(kc, self.k - k)
@@ -233,9 +241,10 @@ class _Writer:
                 with code.when(self.packs_b & (again | i.equals(rows[0])) & (depth > 0)):
                     self.pack_block(b, (j, width), (k, depth))
                 self.is_last = (step + 1).equals(steps)
-                self.block(a, b, place, (i, height), (j, width), (k, depth))
+                begin = line if self.structure.scattered else place  # a row knows its own place
+                self.block(a, b, begin, (i, height), (j, width), (k, depth))
             if self.structure.sums_apart:
-                self.store_sums(place, height, width)
+                self.store_sums(place, code.minimum(height, self.m - i), width)
 
     def pack_block(self, b: Value, across: tuple[Value, Value], along: tuple[Value, Value]) -> None:
         """All panels of a block of b."""
@@ -269,35 +278,77 @@ class _Writer:
         if self.structure.sums_apart:
             c, self.c_row = self.block_c, self.word(Word.NC) * size
         self.adding = code.select(k > 0, code.constant(1, I64), self.word(Word.ADDS))
-        # what tiles count along k: stretches, or steps
-        self.length = self.list_stretches(*along) if self.structure.scattered else depth
         first, count = rows
+        if self.structure.scattered:
+            self.scattered_panels(a, c, (first, count), columns, along)
+            return
+        self.length = depth
         with code.loop(0, count, self.rows) as i:
             height = code.minimum(count - i, self.rows)
             panel = self.panel_of_a(a, (first + i, height), along)
             self.rows_of_tiles(panel, c + i * self.c_row, height, columns[1])
-            with code.when(~code.is_null(self.tail) & self.is_last):
+            with code.when(self.has_tail_now):
+                self.slot = self.first_panel + (first + i) // self.rows
                 self.finish(self.first_row + first + i, height, *columns)
 
+    def scattered_panels(
+        self,
+        a: Value,
+        c: Value,
+        rows: tuple[Value, Value],
+        columns: tuple[Value, Value],
+        along: tuple[Value, Value],
+    ) -> None:
+        """The panels of a block, whose rows lie anywhere, in a and in c."""
+        code, walk, (first, count) = self.code, self.walk, rows
+        more = code.select(self.word(Word.AHEAD).differs(0), self.rows, code.constant(0, I64))
+        self.a_row, self.a_step = code.constant(0, I64), self.stride(Word.K_GROUP_A)
+        walk.begin()
+        with code.loop(0, count, self.rows) as i:
+            panel = (first + i) // self.rows
+            walk.reach(panel, self.group(Word.K_GROUP_A), along, self.b_step)
+            before, height = walk.rows_of(panel, more)
+            walk.place_rows(i, height, self.c_row, self.structure.sums_apart)
+            self.length = walk.length
+            self.prefetch_rows(a + before, height)
+            with code.when((self.length > 0) | self.adding.equals(0)):
+                self.rows_of_tiles(a + before, c, height, columns[1])
+            with code.when(self.has_tail_now):
+                self.slot = self.first_panel + panel
+                self.finish_rows(height, *columns)
+
+    @property
+    def has_tail_now(self) -> Value:
+        """Whether there is a tail, and sums are complete."""
+        return ~self.code.is_null(self.tail) & self.is_last
+
+    def finish_rows(self, height: Value, column: Value, width: Value) -> None:
+        """Have the tail go on with the rows of a panel, as many as follow each other at a time."""
+        code, numbers = self.code, self.walk.numbers
+        done = code.variable(code.constant(0, I64))
+        with code.repeat_while(lambda: done.get() < height):
+            row = code.word(numbers, done.get())
+            stop = code.variable(done.get() + 1)
+
+            def follows() -> Value:
+                inside = stop.get() < height
+                place = code.select(inside, stop.get(), 0)
+                return inside & (code.word(numbers, place) - row).equals(stop.get() - done.get())
+
+            with code.repeat_while(follows):
+                stop.set(stop.get() + 1)
+            self.continued = code.select(done.get() > 0, code.constant(1, I64), 0)
+            self.finish(self.first_row + row, stop.get() - done.get(), column, width)
+            done.set(stop.get())
+
     def finish(self, row: Value, height: Value, column: Value, width: Value) -> None:
-        """Have the tail go on with a panel of c, which lies in the first-level cache now."""
+        """Have the tail go on with rows of c, which lie in the first-level cache now."""
         code = self.code
-        words = row, row + height, column, column + width, self.task
+        words = row, row + height, column, column + width, self.task, self.slot, self.continued
         for place, word in zip(Region, words, strict=True):
             code.set_word(self.region, place, word)
         region = code.wrap(code.builder.ptrtoint(self.region.ir, I64.ir), I64)
         code.call_pointer(self.tail, self.tail_context, region, code.constant(0, I64))
-
-    def list_stretches(self, start: Value, depth: Value) -> Value:
-        """Note the parts of a block of k that one step of a leads through; gives their number."""
-        code = self.code
-        count = code.variable(code.constant(0, I64))
-        group = self.group(Word.K_GROUP_A)
-        with stretches(code, group, start, start + depth) as (first, last, offset):
-            code.set_word(self.stretches, count.get() * 2, offset)
-            code.set_word(self.stretches, count.get() * 2 + 1, last - first)
-            count.set(count.get() + 1)
-        return count.get()
 
     def panel_of_a(
         self, a: Value, across: tuple[Value, Value], along: tuple[Value, Value]
@@ -305,10 +356,6 @@ class _Writer:
         """The address of a panel of a: packed just now, or in place."""
         code = self.code
         row, step = [self.stride(group) for group in (Word.M_GROUP, Word.K_GROUP_A)]
-        if self.structure.scattered:
-            self.list_rows(a, *across)
-            self.a_row, self.a_step = code.constant(0, I64), step
-            return a
         with code.when(self.packs_a & (along[1] > 0)):
             groups = self.group(Word.M_GROUP), self.group(Word.K_GROUP_A)
             next_k = code.constant(self.rows * self.size, I64)
@@ -320,16 +367,14 @@ class _Writer:
             self.prefetch(in_place + row * self.rows, row, along[1] * self.size)
         return code.select(self.packs_a, self.scratch, in_place)
 
-    def list_rows(self, a: Value, start: Value, height: Value) -> None:
-        """Note where the rows of a panel begin; ask for the last stretch of the next panel's."""
-        code, rows = self.code, self.rows
-        count = code.minimum(self.m - start, 2 * rows)
-        list_offsets(code, self.group(Word.M_GROUP), start, count, self.begins)
-        last = self.stretches + (self.length - 1) * 16
+    def prefetch_rows(self, a: Value, height: Value) -> None:
+        """Ask for the last stretch of the rows behind those of a panel."""
+        code, walk = self.code, self.walk
+        last = walk.stretches + (self.length - 1) * STRETCH
         ahead = self.word(Word.AHEAD).differs(0) & (self.length > 0)
-        with code.when(ahead), code.loop(rows, count) as i:
-            first = a + (code.word(self.begins, i) + code.word(last, 0))
-            with code.loop(0, code.word(last, 1) * self.size, 64) as byte:
+        with code.when(ahead), code.loop(height, walk.noted) as i:
+            first = a + (code.word(walk.begins, i) + code.word(last, 0))
+            with code.loop(0, code.word(last, 2) * self.size, 64) as byte:
                 code.prefetch(first + byte)
 
     def prefetch(self, panel: Value, row: Value, nbytes: Value) -> None:
@@ -347,13 +392,14 @@ class _Writer:
     def rows_of_tiles(self, a: Value, c: Value, height: Value, width: Value) -> None:
         """All tiles that a panel of a has a part in; a lower panel is made up of lower tiles."""
         code, first = self.code, self.code.constant(0, I64)
+        c_row = code.constant(0, I64) if self.structure.scattered else self.c_row
 
         def lower() -> None:
             done = first
             for rows in heights(self.rows)[1:]:
                 stop = (height // rows) * rows
                 with code.loop(done, stop, rows) as i:
-                    self.row_of_tiles(rows, a, i, c + i * self.c_row, width)
+                    self.row_of_tiles(rows, a, i, c + i * c_row, width)
                 done = stop
 
         code.either(
@@ -369,7 +415,8 @@ class _Writer:
         rest = width - full
         lists = []
         if self.structure.scattered:
-            lists = [self.begins + first * 8, self.stretches]
+            walk = self.walk
+            lists = [walk.begins + first * 8, walk.stretches, walk.places + first * 8]
         else:
             a = a + first * self.a_row
 

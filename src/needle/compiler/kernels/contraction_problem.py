@@ -9,59 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from needle.compiler.kernels.contraction_groups import Group
+from needle.compiler.kernels.contraction_regions import Padded, Region, regions_of
 from needle.compiler.prepared import Operand
 from needle.compiler.types import itemsize
-from needle.compiler.walk import coalesce
 from needle.dtypes import name_of
 
-__all__ = ["Group", "Problem", "words_of"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Axes walked as one: extents, and strides in elements of each operand that has them."""
-
-    extents: tuple[int, ...]
-    strides: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def of(cls, extents: Sequence[int], *strides: Sequence[int]) -> Group:
-        """Merged where all operands allow it; innermost is what the last operand has innermost."""
-        merged, rows = coalesce(tuple(extents), [tuple(row) for row in strides])
-        return cls(tuple(merged), tuple(tuple(row) for row in rows))
-
-    @property
-    def size(self) -> int:
-        """How many positions it has."""
-        return prod(self.extents)
-
-    @property
-    def is_one_axis(self) -> bool:
-        """Whether one stride for each operand leads through all of it."""
-        return len(self.extents) == 1
-
-    def step(self, operand: int) -> int:
-        """The innermost stride of an operand."""
-        return self.strides[operand][-1]
-
-    def is_affine(self, operand: int) -> bool:
-        """Whether that stride leads through all of the operand, whatever the others need."""
-        steps = self.strides[operand]
-        return all(
-            outer == inner * n
-            for outer, inner, n in zip(steps, steps[1:], self.extents[1:], strict=False)
-        )
-
-    def words(self, operand: int, dtype: str) -> list[int]:
-        """As kernels read it (see `packing`)."""
-        pairs = zip(reversed(self.extents), reversed(self.strides[operand]), strict=True)
-        flat = [word for n, step in pairs for word in (max(n, 1), step * itemsize(dtype))]
-        return [len(self.extents), *flat]
-
-    def swapped(self) -> Group:
-        """With the first two operands in each other's place."""
-        first, second, *rest = self.strides
-        return Group(self.extents, (second, first, *rest))
+__all__ = ["Problem", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +24,7 @@ class Problem:
 
     a, b, out   dtypes
     a_at, b_at  which pointer of the call is a's, and which b's: 1 or 2
+    regions     of rows that see the same part of k; none: all rows see all of it
     """
 
     a: str
@@ -81,12 +36,15 @@ class Problem:
     k: Group  # of a, b
     a_at: int = 1
     b_at: int = 2
+    regions: tuple[Region, ...] = ()
 
     @classmethod
     def of(
         cls, a: Operand, b: Operand, out: Operand, batch: int, m: int, n: int, k: int
     ) -> Problem:
         """From operands with so many axes in each group."""
+        if isinstance(a, Padded):
+            return cls._padded(a, b, out, batch, m, k)
         b_steps = b.strides[:batch]
         if batch and all(s == 0 or e == 1 for s, e in zip(b_steps, out.shape, strict=False)):
             # one b for all batches: they are as many more rows, if out can take them so
@@ -107,6 +65,29 @@ class Problem:
             Group.of(a.shape[inner], a.strides[inner], b.strides[deep]),
         )
 
+    @classmethod
+    def _padded(cls, a: Padded, b: Operand, out: Operand, batch: int, m: int, k: int) -> Problem:
+        """The same of windows over the edges; axes of k are not merged, each has its range."""
+        rows_at, deep = slice(batch, batch + m), slice(batch, batch + k)
+        wide, inner = slice(batch + m, None), slice(batch + m, None)
+        rows = Group.of(out.shape[rows_at], a.strides[rows_at], out.strides[rows_at])
+        numbers = [step // rows.step(1) for step in out.strides[rows_at]]
+        extents, in_a, in_b = a.shape[inner], a.strides[inner], b.strides[deep]
+        order = [axis for axis, n in enumerate(extents) if n != 1]
+        order.sort(key=lambda axis: (-abs(in_b[axis]), -abs(in_a[axis])))
+        regions = regions_of(a, out.shape[rows_at], a.strides[rows_at], numbers, extents, order)
+        walked = [tuple([row[axis] for axis in order]) or (1,) for row in (extents, in_a, in_b)]
+        return cls(
+            name_of(a.dtype),
+            name_of(b.dtype),
+            name_of(out.dtype),
+            Group.of(out.shape[:batch], a.strides[:batch], b.strides[:batch], out.strides[:batch]),
+            rows,
+            Group.of(out.shape[wide], b.strides[batch + k :], out.strides[wide]),
+            Group(walked[0], (walked[1], walked[2])),
+            regions=tuple(regions),
+        )
+
     @property
     def transposed(self) -> Problem:
         """outᵀ = bᵀ · aᵀ: the same sums with a and b, m and n in each other's place."""
@@ -114,6 +95,25 @@ class Problem:
             self.b, self.a, self.out,
             self.batch.swapped(), self.n, self.m, self.k.swapped(), self.b_at, self.a_at,
         )  # fmt: skip
+
+    @property
+    def as_region(self) -> tuple[Region]:
+        """All rows as one region that sees all of k."""
+        extents = self.m.extents
+        numbers = [prod(extents[axis + 1 :]) for axis in range(len(extents))]
+        rows = Group.of(extents, self.m.strides[0], numbers)
+        return (Region(rows, 0, 0, tuple([(0, n) for n in self.k.extents])),)
+
+    @property
+    def heights(self) -> list[int]:
+        """How many rows see the same part of k."""
+        return [region.rows.size for region in self.regions] or [self.m.size]
+
+    @property
+    def steps(self) -> int:
+        """How many elements of a are multiplied, each with a row of b."""
+        found = [region.rows.size * region.deep for region in self.regions]
+        return sum(found) if found else self.m.size * self.k.size
 
     @property
     def has_lanes(self) -> bool:

@@ -43,6 +43,7 @@ class Region(IntEnum):
     """What a call with 0 tasks finds at the address in place of the task: which part to do."""
 
     FIRST_ROW, LAST_ROW, FIRST_COLUMN, LAST_COLUMN, TASK = range(5)
+    CHUNK, CONTINUED = 5, 6  # number of the rows' sums; whether earlier rows are in these: 1 or 0
 
 
 def write(module: Any, target: Target, body: Body) -> None:
@@ -61,40 +62,44 @@ def write(module: Any, target: Target, body: Body) -> None:
     with code.when(tasks.equals(0)):
         part = code.wrap(code.builder.inttoptr(task.ir, POINTER.ir), POINTER)
         place = [code.word(part, i) for i in list(Region)[:4]]
-        region(*place, scratch + code.word(part, Region.TASK) * word(Word.SCRATCH))
+        sums = [code.word(part, i) for i in (Region.CHUNK, Region.CONTINUED)]
+        region(*place, *sums, scratch + code.word(part, Region.TASK) * word(Word.SCRATCH))
         code.finish()
     scratch = scratch + task * word(Word.SCRATCH)
+    zero = code.constant(0, I64)
     rows, columns, width = word(Word.ROWS), word(Word.COLUMNS), word(Word.BLOCK)
     blocks = (columns + (width - 1)) // width
 
     def whole_rows() -> None:
         chunk = word(Word.CHUNK)
         first, last = code.share((rows + (chunk - 1)) // chunk, task, tasks)
-        region(
-            first * chunk, code.minimum(last * chunk, rows), code.constant(0, I64), columns, scratch
-        )
+        stop = code.minimum(last * chunk, rows)
+        region(first * chunk, stop, zero, columns, first, zero, scratch)
 
     def parts_of_rows() -> None:
         begin, end = code.share(rows * blocks, task, tasks)
         with code.loop(begin, end) as unit:
             row, column = unit // blocks, (unit % blocks) * width
-            region(row, row + 1, column, code.minimum(column + width, columns), scratch)
+            stop = code.minimum(column + width, columns)
+            region(row, row + 1, column, stop, zero, zero, scratch)
 
     code.either(blocks.equals(1), whole_rows, parts_of_rows)
     code.finish()
 
 
 class _Region:
-    """region(context, first row, last row, first column, last column, scratch)."""
+    """region(context, first row, last row, first column, last column, number of the first rows'
+    sums, whether earlier rows are in these, scratch)."""
 
     def __init__(self, module: Any, target: Target, body: Body) -> None:
-        arguments = (POINTER, I64, I64, I64, I64, POINTER)
+        arguments = (POINTER, *[I64] * 6, POINTER)
         self.code = code = Code(module, "region", target, arguments)
         code.function.linkage = "internal"
         code.function.attributes.add("noinline")
         self.body = body
         self.lanes = target.lanes(body.itemsize)
-        context, self.first, self.last, self.left, self.right, scratch = code.arguments
+        context, self.first, self.last, self.left, self.right, *sums, scratch = code.arguments
+        self.chunk, self.continued = sums
         self.numbers = code.pointer_at(context, 0)
         count = len(body.operands) + len(body.stores)
         self.operands = {i: k for k, i in enumerate(body.operands)}
@@ -255,18 +260,19 @@ class _Region:
     def _find_sums(self) -> None:
         """Where the sums of the row's chunk are; the first row of a chunk begins with zeros."""
         code, chunk = self.code, self.word(Word.CHUNK)
-        number = self.row_number // chunk
+        before = self.row_number - self.first
+        number = before // chunk
         for k, store in self.stores:
             if store.kind == "sums":
                 row = self.word(Word.COLUMNS) * itemsize(store.dtype)
-                self.here[k] = self.bases[k] + number * row
+                self.here[k] = self.bases[k] + (self.chunk + number) * row
 
         def clear() -> None:
             for k, store in self.stores:
                 if store.kind == "sums":
                     self._clear(k, store.dtype)
 
-        with code.when(self.row_number.equals(number * chunk)):
+        with code.when((before + self.continued).equals(number * chunk)):
             clear()
 
     def _clear(self, k: int, dtype: str) -> None:

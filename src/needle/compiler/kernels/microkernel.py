@@ -24,9 +24,10 @@ __all__ = ["Tile", "heights", "multiply_add", "register_tile", "write_tile"]
 # pointers a, b, c; length of the sum; bytes between rows of a, steps of a, steps of b, rows of c;
 # whether to add to c; columns there are
 _ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, I64, I64, I64)
-# how many stretches instead of the length, no rows of a; behind the others: where each row begins,
-# in bytes from a; of each stretch the bytes to its first step and how many steps there are
-_ARGUMENTS_IF_SCATTERED = (*_ARGUMENTS, POINTER, POINTER)
+# how many stretches instead of the length, no rows of a and c; behind the others: where each row
+# begins, in bytes from a; of each stretch the bytes from there, those from b, and how many steps
+# there are; where each row begins in bytes from c
+_ARGUMENTS_IF_SCATTERED = (*_ARGUMENTS, POINTER, POINTER, POINTER)
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,23 @@ def write_tile(module: Any, target: Target, tile: Tile) -> Code:
 
 def _prefetch(code: Code, tile: Tile) -> None:
     """Ask for the rows of c, so that they are there when the sums are."""
-    c, c_row = code.arguments[2], code.arguments[7]
     last = tile.vectors * tile.lanes * itemsize(tile.dtype) - 1
     for i in range(tile.rows):
         for byte in range(0, last + 1, 64):
-            code.prefetch(c + (c_row * i + byte), to_write=True)
+            code.prefetch(_row_of_c(code, tile, i) + byte, to_write=True)
+
+
+def _row_of_c(code: Code, tile: Tile, i: Any) -> Value:
+    """Where a row of c begins."""
+    c, c_row = code.arguments[2], code.arguments[7]
+    return c + (code.word(code.arguments[12], i) if tile.scattered else c_row * i)
 
 
 def _store(code: Code, tile: Tile, sums: list[list[Variable]], masks: list[Value | None]) -> None:
     """c = sums, or c + sums."""
-    c, c_row, adding = code.arguments[2], code.arguments[7], code.arguments[8]
+    adding = code.arguments[8]
     places = [
-        (total, c + c_row * i, v * tile.lanes, masks[v])
+        (total, _row_of_c(code, tile, i), v * tile.lanes, masks[v])
         for i, row in enumerate(sums)
         for v, total in enumerate(row)
     ]
@@ -141,10 +147,10 @@ def _accumulate(
 ) -> None:
     """Add a · b to the sums, one step along k after the other."""
     a, b, _, length, a_row, a_step, b_step = code.arguments[:7]
-    b_at = code.variable(b)
     if tile.scattered:
-        _accumulate_scattered(code, tile, sums, masks, b_at)
+        _accumulate_scattered(code, tile, sums, masks)
         return
+    b_at = code.variable(b)
     # addresses of every fourth row: the rows between are a base and an index to the processor
     quads = [code.variable(a + a_row * i) for i in range(0, tile.rows, 4)]
     with code.loop(0, length):
@@ -156,18 +162,15 @@ def _accumulate(
 
 
 def _accumulate_scattered(
-    code: Code,
-    tile: Tile,
-    sums: list[list[Variable]],
-    masks: list[Value | None],
-    b_at: Variable,
+    code: Code, tile: Tile, sums: list[list[Variable]], masks: list[Value | None]
 ) -> None:
     """The same, one stretch of k after the other."""
-    a, _, _, count, _, a_step, b_step, *_, begins, along = code.arguments
+    a, b, _, count, _, a_step, b_step, *_, begins, along, _ = code.arguments
     rows = [a + code.word(begins, i) for i in range(tile.rows)]
     with code.loop(0, count) as number:
-        at = code.variable(code.word(along, number * 2))
-        with code.loop(0, code.word(along, number * 2 + 1)):
+        first, skipped, length = [code.word(along, number * 3 + i) for i in range(3)]
+        at, b_at = code.variable(first), code.variable(b + skipped)
+        with code.loop(0, length):
             _add_step(code, tile, sums, masks, [row + at.get() for row in rows], b_at.get())
             b_at.set(b_at.get() + b_step)
             at.set(at.get() + a_step)
@@ -193,7 +196,7 @@ def _add_step(
 
 def _write_edge_by_copy(code: Code, tile: Tile) -> None:
     """Without masks: all columns into a buffer (rows of b are padded), then those there are."""
-    _, _, c, _, _, _, _, c_row, adding, columns = code.arguments[:10]
+    adding, columns = code.arguments[8:10]
     sums = _zeros(code, tile)
     _accumulate(code, tile, sums, [None] * tile.vectors)
     wide = tile.vectors * tile.lanes
@@ -202,7 +205,8 @@ def _write_edge_by_copy(code: Code, tile: Tile) -> None:
         for v, total in enumerate(totals):
             code.store(total.get(), buffer, tile.dtype, i * wide + v * tile.lanes)
     with code.loop(0, tile.rows) as row, code.loop(0, columns) as j:
-        new, line = code.load(buffer, tile.dtype, row * wide + j), c + c_row * row
+        new = code.load(buffer, tile.dtype, row * wide + j)
+        line = _row_of_c(code, tile, row)
 
         def add() -> None:
             before = code.load(line, tile.dtype, j)

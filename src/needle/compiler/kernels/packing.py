@@ -20,6 +20,7 @@ from needle.compiler.target import Target
 from needle.compiler.types import I64, POINTER, TYPES, itemsize
 
 __all__ = [
+    "Odometer",
     "Pack",
     "list_offsets",
     "offset_of",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _OFFSET_OF, _LIST_OFFSETS = "offset_of", "list_offsets"
+_MOST_AXES = 64  # of a group; an array has fewer
 # first element; groups across and along the panel; where and how wide, where and how long;
 # the panel, and the bytes from one of its rows to the next
 ARGUMENTS = (POINTER, POINTER, POINTER, I64, I64, I64, I64, POINTER, I64)
@@ -71,6 +73,55 @@ def offset_of(code: Code, group: Value, index: Value) -> Value:
     return code.call(_OFFSET_OF, I64, group, index)
 
 
+class Odometer:
+    """An index in a group, a digit for each axis; walked from run to run of the innermost axis.
+
+    Taking an index apart costs a division for each axis; going on to the next run an addition.
+
+    others  groups of the same extents, whose offsets are wanted too
+    """
+
+    def __init__(self, code: Code, group: Value, index: Value, *others: Value) -> None:
+        self._code, self._group = code, group
+        self._groups = (group, *others)
+        self._digits = code.stack(8 * _MOST_AXES)
+        self._outer = [code.variable(code.constant(0, I64)) for _ in self._groups]
+        rest = code.variable(index)
+        with code.loop(0, code.word(group, 0)) as axis:
+            extent = code.word(group, axis * 2 + 1)
+            digit = rest.get() % extent
+            rest.set(rest.get() // extent)
+            code.set_word(self._digits, axis, digit)
+            with code.when(axis > 0):
+                self._move(axis, digit)
+
+    def _move(self, axis: Value, by: Value) -> None:
+        for group, outer in zip(self._groups, self._outer, strict=True):
+            outer.set(outer.get() + by * self._code.word(group, axis * 2 + 2))
+
+    @property
+    def offsets(self) -> list[Value]:
+        """Bytes from the first element of each group to the first of the run."""
+        return [outer.get() for outer in self._outer]
+
+    def digit(self, axis: Any) -> Value:
+        """Of the index, along an axis; 0 is the innermost."""
+        return self._code.word(self._digits, axis)
+
+    def carry(self) -> None:
+        """To the first index of the next run."""
+        code, group = self._code, self._group
+        code.set_word(self._digits, 0, 0)
+        axis = code.variable(code.constant(1, I64))
+        with code.repeat_while(lambda: axis.get() < code.word(group, 0)):
+            place = axis.get()
+            extent, digit = code.word(group, place * 2 + 1), self.digit(place)
+            is_last = (digit + 1).equals(extent)
+            code.set_word(self._digits, place, code.select(is_last, 0, digit + 1))
+            self._move(place, code.select(is_last, -digit, 1))
+            axis.set(code.select(is_last, place + 1, _MOST_AXES))
+
+
 @contextmanager
 def stretches(
     code: Code, group: Value, start: Value, stop: Value
@@ -89,12 +140,16 @@ def write_list_offsets(module: Any, target: Target) -> None:
     code.function.linkage = "internal"
     code.function.attributes.add("noinline")
     group, start, count, to = code.arguments
-    step = code.word(group, 2)
-    with (
-        stretches(code, group, start, start + count) as (first, last, offset),
-        code.loop(0, last - first) as i,
-    ):
-        code.set_word(to, first - start + i, offset + i * step)
+    extent, step = code.word(group, 1), code.word(group, 2)
+    at = Odometer(code, group, start)
+    done = code.variable(code.constant(0, I64))
+    with code.repeat_while(lambda: done.get() < count):
+        first = at.digit(0)
+        length = code.minimum(extent - first, count - done.get())
+        with code.loop(0, length) as i:
+            code.set_word(to, done.get() + i, at.offsets[0] + (first + i) * step)
+        done.set(done.get() + length)
+        at.carry()
     code.finish()
 
 
