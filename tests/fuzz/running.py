@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+import pytest
 from fuzz.programs import PRELUDE, Program, scope_of
 from fuzz.quick_code import unoptimized
 from fuzz.random_programs import random_program
@@ -27,6 +28,7 @@ from program.guarded import guarded
 
 import needle as ndl
 from needle.jit import jit
+from needle.program import rematerialize
 
 __all__ = ["check", "error_of", "failure_of", "reproducer", "run", "threads"]
 
@@ -88,6 +90,19 @@ def threads(count: int) -> Iterator[None]:
         ndl.set_num_threads(before)
 
 
+@contextmanager
+def _as_if_large() -> Iterator[None]:
+    """Programs of small arrays are compiled as those of large ones that memory is short for."""
+
+    def is_worth_it(self: Any, other: Any, node: Any, early: Any, late: Any) -> bool:
+        return bool(early and late)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(rematerialize, "_LARGE", 1)
+        changed.setattr(rematerialize._Rematerialization, "_is_worth_it", is_worth_it)
+        yield
+
+
 def check(program: Program) -> None:
     """Raise AssertionError unless the program agrees with itself in all ways.
 
@@ -95,7 +110,7 @@ def check(program: Program) -> None:
     third one is compiled for one thread and guards too, where the bits must be the same.
     """
     source = program.source()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), _as_if_large():
         bounds = _Bounds(program, source, run(source, _eager))
         with threads(2):
             compiled = run(source, jit)

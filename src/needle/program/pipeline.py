@@ -20,6 +20,7 @@ from needle.program.hoist import hoist
 from needle.program.lower import Lowered, lower
 from needle.program.plan_memory import MemoryPlan, plan_memory
 from needle.program.recompute import recompute
+from needle.program.rematerialize import rematerialize
 from needle.program.schedule import Schedule, schedule
 from needle.program.simplify import simplify
 from needle.program.table import Built, build
@@ -31,8 +32,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "expand", "simplify", "hoist", "separate_outputs", "fuse", "recompute", "chain",
-    "lower", "schedule", "plan_memory", "build",
+    "trace", "expand", "simplify", "hoist", "separate_outputs", "fuse", "recompute",
+    "rematerialize", "chain", "lower", "schedule", "plan_memory", "build",
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def compile_graph(traced: Graph) -> Compiled:
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
     recompute         what is cheap is computed again rather than kept
+    rematerialize     what is cheap is made twice rather than kept while most memory is needed
     chain             which units run one after the other on a part of the work, as attention does
     lower             kernels with their numbers, from the cache or made now, and what they read
     schedule          in stages, whose kernels do not depend on each other
@@ -77,7 +79,7 @@ def _compiled(traced: Graph, run: Passes) -> Compiled:
     hoisted = run(hoist, simple)
     graph = run(separate_outputs, hoisted)
     united = run(fuse, graph)
-    fused = run(chain, run(recompute, united))
+    fused = run(chain, run(rematerialize, run(recompute, united)))
     lowered = run(lower, fused)
     stages = run(schedule, lowered)
     memory = run(plan_memory, stages)
