@@ -10,6 +10,7 @@ from recorded import graph_of, layout
 
 import needle as ndl
 from needle import config
+from needle.backend_ndarray import primitives
 from needle.compiler import build
 from needle.compiler.code_cache import CodeCache
 from needle.errors import OptionError
@@ -21,6 +22,7 @@ from needle.program.pipeline import PASSES, compile_graph
 from needle.program.plan_memory import plan_memory
 from needle.program.schedule import schedule
 from needle.program.simplify import simplify
+from needle.program.skip_padding import skip_padding
 
 pytestmark = pytest.mark.nd_mode
 nd = ndl.array_api
@@ -31,6 +33,16 @@ def pair(before, after):
 
 
 # -- each pass ---------------------------------------------------------------------------------
+
+
+def test_skip_padding_reads_windows_on_the_picture(golden):
+    def function(x, w):
+        padded = nd.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = primitives.windows(padded, (1, 2), (3, 3), (1, 1), (1, 1))
+        return primitives.einsum("nopcij,ijcf->nopf", windows, w)
+
+    graph = simplify(graph_of(function, layout(8, 4, 4, 32), layout(3, 3, 32, 32)))
+    golden("skip_padding", pair(graph, skip_padding(graph)))
 
 
 def test_simplify_has_equal_nodes_once(golden):

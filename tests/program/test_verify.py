@@ -10,6 +10,7 @@ from recorded import graph_of, layout
 
 import needle as ndl
 from needle import config
+from needle.backend_ndarray import primitives
 from needle.backend_ndarray.ndarray_backend_trace import Operand
 from needle.program import pipeline
 from needle.program.fuse import fuse
@@ -18,6 +19,7 @@ from needle.program.lower import lower
 from needle.program.plan_memory import plan_memory
 from needle.program.schedule import schedule
 from needle.program.simplify import simplify
+from needle.program.skip_padding import skip_padding
 from needle.program.steps import Place
 from needle.program.table import build
 from needle.program.verify import VerificationError, verify
@@ -97,6 +99,22 @@ def test_contractions_have_fitting_axes(graph):
     node = node_of(graph, "contract")
     node.parameters = {"groups": (1, 0, 1, 1)}
     refuses(graph, "axes of a, b and the result that fit")
+
+
+def test_windows_end_with_the_picture():
+    def function(x, w):
+        padded = nd.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = primitives.windows(padded, (1, 2), (3, 3), (1, 1), (1, 1))
+        return primitives.einsum("nopcij,ijcf->nopf", windows, w)
+
+    traced = graph_of(function, layout(8, 4, 4, 32), layout(3, 3, 32, 32))
+    made = skip_padding(simplify(traced))
+    verify(made, "a pass")
+    node = node_of(made, "convolve")
+    a = node.parameters["a"]
+    for broken in (replace(a, clips=a.clips[:1]), replace(a, begin=a.begin - 1)):
+        node.parameters = {**node.parameters, "a": broken}
+        refuses(made, "windows that end with the picture")
 
 
 def test_outputs_are_among_the_nodes(graph):

@@ -10,7 +10,9 @@ from typing import Any
 
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
+from needle.compiler.kernels.contraction import products
 from needle.origins import Origin
+from needle.program.graph import CONTRACTIONS, factors
 from needle.program.lower import Lowered
 from needle.program.pipeline import Compiled
 from needle.program.steps import Buffer, Place, Repeat, Step
@@ -173,7 +175,7 @@ def _kind(step: Step) -> str:
         return "loop"
     node = step.nodes[0]
     name = _name(node)
-    return {"contract": "contraction"}.get(name, name)
+    return "contraction" if name in CONTRACTIONS else name
 
 
 def _name(node: Node) -> str:
@@ -192,10 +194,8 @@ def flops_of(node: Node) -> int:
         return 0 if node.parameters["name"] in _FREE else size
     if node.primitive in ("reduce", "arg_reduce", "scan"):
         return node.inputs[0].layout.size
-    if node.primitive == "contract":
-        batch, m, _, k = node.parameters["groups"]
-        shape = node.inputs[0].layout.shape
-        return 2 * size * prod(shape[batch + m : batch + m + k])
+    if node.primitive in CONTRACTIONS:
+        return 2 * products(*factors(node), node.layout, node.parameters["groups"])
     if node.primitive == "scatter_add":
         return node.inputs[0].layout.size
     return 0

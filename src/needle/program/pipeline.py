@@ -23,6 +23,7 @@ from needle.program.recompute import recompute
 from needle.program.rematerialize import rematerialize
 from needle.program.schedule import Schedule, schedule
 from needle.program.simplify import simplify
+from needle.program.skip_padding import skip_padding
 from needle.program.table import Built, build
 from needle.program.verify import verify
 
@@ -32,8 +33,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSES = (
-    "trace", "expand", "simplify", "hoist", "separate_outputs", "fuse", "recompute",
-    "rematerialize", "chain", "lower", "schedule", "plan_memory", "build",
+    "trace", "expand", "simplify", "skip_padding", "hoist", "separate_outputs", "fuse",
+    "recompute", "rematerialize", "chain", "lower", "schedule", "plan_memory", "build",
 )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def compile_graph(traced: Graph) -> Compiled:
     trace             what ops did, as `needle.jit` or lazy mode recorded it
     expand            what is better a part of loops, as what it does to each element
     simplify          equal nodes once, and none that change nothing
+    skip_padding      windows on a picture, in place of its copy with zeros around it
     hoist             these passes on bodies of recurrences, and out of them what can be
     separate_outputs  each output in memory of its own
     fuse              which nodes become one loop
@@ -76,7 +78,8 @@ def compile_graph(traced: Graph) -> Compiled:
 def _compiled(traced: Graph, run: Passes) -> Compiled:
     expanded = run(expand, traced)
     simple = run(simplify, expanded)
-    hoisted = run(hoist, simple)
+    bare = run(skip_padding, simple)
+    hoisted = run(hoist, bare)
     graph = run(separate_outputs, hoisted)
     united = run(fuse, graph)
     fused = run(chain, run(rematerialize, run(recompute, united)))

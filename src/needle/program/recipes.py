@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels.fused_body import DEAR
 from needle.program.fuse import Fused, Unit
+from needle.program.graph import CONTRACTIONS
 from needle.program.space import Axes
 
 __all__ = ["Recipe", "Recipes", "is_cheap", "is_identity", "is_wide"]
@@ -87,7 +88,8 @@ class Recipes:
         if node.primitive in ("assign", "empty"):
             return False
         users = self.users.get(node, set())
-        return node.primitive != "contract" or any(self.unit_of[u] is not unit for u in users)
+        others = any(self.unit_of[user] is not unit for user in users)
+        return node.primitive not in CONTRACTIONS or others
 
     def put(self, other: Unit, old: Node, axes: Axes) -> Node:
         """A node of another loop that computes the same, with these digits; it has to be placed."""

@@ -8,6 +8,7 @@ from math import prod
 from needle.backend_ndarray.ndarray_backend_trace import Node
 from needle.compiler.kernels.contraction import takes_tail
 from needle.program.fuse import Unit
+from needle.program.graph import CONTRACTIONS, factors
 from needle.program.space import Space
 
 __all__ = ["Order", "find_tails"]
@@ -32,7 +33,7 @@ def find_tails(
             order = _order(unit, node)
             if order is None or _comes_back(unit, own, closure):
                 continue
-            a, b = [x.layout for x in node.inputs]
+            a, b = factors(node)
             whole = unit.space.columns is not None
             if takes_tail(a, b, node.layout, node.parameters["groups"], whole):
                 found[unit] = (node, order)
@@ -44,7 +45,7 @@ def _contractions_read(unit: Unit) -> list[Node]:
     """Those that a unit reads, the last first: what the others make is there by then."""
     own = set(unit.nodes)
     read = [x.node for node in unit.nodes for x in node.inputs if x.node not in own]
-    return [node for node in reversed(dict.fromkeys(read)) if node.primitive == "contract"]
+    return [node for node in reversed(dict.fromkeys(read)) if node.primitive in CONTRACTIONS]
 
 
 def _closures(units: Sequence[Unit]) -> dict[int, int]:

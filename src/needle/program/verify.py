@@ -14,10 +14,11 @@ from needle.backend_ndarray.device import Scalar
 from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.compiler.kernels import contraction
+from needle.compiler.kernels.contraction_problem import Problem
 from needle.compiler.prepared import MAX_POINTERS, MAX_SCALARS
 from needle.program.chains import Chain
 from needle.program.fuse import Fused, Unit
-from needle.program.graph import Graph, body_of
+from needle.program.graph import CONTRACTIONS, Graph, body_of, factors
 from needle.program.lower import Lowered
 from needle.program.plan_memory import ALIGN, MemoryPlan
 from needle.program.schedule import Schedule
@@ -96,7 +97,7 @@ def _verify_node(node: Node, name: str) -> None:
         kept = [n for axis, n in enumerate(layouts[0].shape) if axis not in given["axes"]]
         fits = prod(kept) == node.layout.size and layouts[0].dtype is not None
         _require(fits, name, "a result of the axes that are left in {!r}", node)
-    elif node.primitive == "contract":
+    elif node.primitive in CONTRACTIONS:
         _verify_contraction(node, name)
     elif node.primitive == "recur":
         _verify_recurrence(node, name)
@@ -111,7 +112,7 @@ def _verify_node(node: Node, name: str) -> None:
 
 
 def _verify_contraction(node: Node, name: str) -> None:
-    a, b = [x.layout.shape for x in node.inputs]
+    a, b = [x.shape for x in factors(node)]
     batch, m, n, k = node.parameters["groups"]
     out = node.layout.shape
     fits = (
@@ -122,6 +123,28 @@ def _verify_contraction(node: Node, name: str) -> None:
         and a[batch + m :] == b[batch : batch + k]
     )
     _require(fits, name, "axes of a, b and the result that fit, got {}, {} in {!r}", a, b, node)
+    if node.primitive == "convolve":
+        _verify_windows(node, name)
+
+
+def _verify_windows(node: Node, name: str) -> None:
+    """What is read of a picture lies in it, and each row of the result is of one region."""
+    picture = node.inputs[0]
+    problem = Problem.of(*factors(node), node.layout, *node.parameters["groups"])
+    batches = zip(problem.batch.extents, problem.batch.strides[0], strict=True)
+    batch = [(0, (n - 1) * step) for n, step in batches]
+    for region in problem.regions:
+        rows = zip(region.rows.extents, region.rows.strides[0], strict=True)
+        deep = zip(region.seen, problem.k.strides[0], strict=True)
+        walked = [(0, (n - 1) * step) for n, step in rows]
+        walked += [(low * step, (high - 1) * step) for (low, high), step in deep]
+        first = picture.offset + region.begin + sum(map(min, [*batch, *walked]))
+        last = picture.offset + region.begin + sum(map(max, [*batch, *walked]))
+        size = picture.node.layout.nbytes // picture.layout.itemsize
+        inside = not region.deep or 0 <= first <= last < size
+        _require(inside, name, "windows that end with the picture, got {} in {!r}", region, node)
+    whole = sum(problem.heights) == problem.m.size
+    _require(whole, name, "each row of the result in one region: {!r}", node)
 
 
 def _verify_recurrence(node: Node, name: str) -> None:
