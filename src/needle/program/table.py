@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from needle.compiler.kernels.fused import FIRST_POINTER
 from needle.program.lower import Lowered
@@ -90,6 +90,9 @@ class _Builder:
         return Loop(step.prepared.address, calls, repeat.count)
 
     def _call(self, step: Step) -> Call:
+        return replace(self._bare_call(step), nanoseconds=step.prepared.nanoseconds)
+
+    def _bare_call(self, step: Step) -> Call:
         tasks = min(step.prepared.tasks, self.threads)
         if step.links is not None:
             return self._call_chain(step, step.links, tasks)

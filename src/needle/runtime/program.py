@@ -27,7 +27,7 @@ from needle.compiler.kernels.contraction_loops import TAIL, TAIL_CONTEXT
 from needle.compiler.kernels.several import TABLE
 from needle.runtime.arenas import shared_arenas
 from needle.runtime.call import builtin, runtime_address
-from needle.runtime.program_code import PATCH_WORDS, TIME_WORDS, Head
+from needle.runtime.program_code import PATCH_WORDS, TASK_WORDS, TIME_WORDS, Head
 from needle.runtime.threads import get_num_threads
 
 __all__ = [
@@ -86,6 +86,7 @@ class Call:
              at 0; 0: none
     chain    of a chain: the calls that it makes
     several  of `kernels.several`: the calls that it makes, each in as many tasks as it says
+    nanoseconds  that it takes on one thread, about
     """
 
     kernel: int
@@ -97,6 +98,7 @@ class Call:
     tail: Call | None = None
     chain: Chain | None = None
     several: tuple[Call, ...] = ()
+    nanoseconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,17 +240,51 @@ Words = list["int | _At"]
 
 @dataclass
 class _Row:
-    """A stage of the table: tasks, the numbers of their calls, and words that tell of faults."""
+    """A stage of the table.
+
+    tasks    words of each
+    owners   of each, the number of its call
+    lengths  of each, nanoseconds
+    errors   words that tell of faults
+    """
 
     tasks: Words = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
     errors: Words = field(default_factory=list)
 
     def add(self, other: _Row) -> None:
         """Have all that another has as well."""
         self.tasks += other.tasks
         self.owners += other.owners
+        self.lengths += other.lengths
         self.errors += other.errors
+
+    def share(self, threads: int) -> None:
+        """Put the tasks in an order in which each thread's part has some of each call.
+
+        A thread's part is as many neighbours as another's. The longest tasks are given out first,
+        each to whom has least to do; of those of one call, each to another.
+        """
+        count = len(self.owners)
+        ends = [-(-count * (thread + 1) // threads) for thread in range(threads)]
+        free = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        parts: list[list[int]] = [[] for _ in range(threads)]
+        owners: list[set[int]] = [set() for _ in range(threads)]
+        load = [0.0] * threads
+        for task in sorted(range(count), key=lambda i: (-self.lengths[i], self.owners[i])):
+            owner = self.owners[task]
+            ranks = [
+                (owner in owners[i], load[i], i) for i in range(threads) if len(parts[i]) < free[i]
+            ]
+            thread = min(ranks)[2]
+            parts[thread].append(task)
+            owners[thread].add(owner)
+            load[thread] += self.lengths[task]
+        order = [task for part in parts for task in part]
+        self.tasks = [word for i in order for word in self.tasks[i * TASK_WORDS :][:TASK_WORDS]]
+        self.owners = [self.owners[i] for i in order]
+        self.lengths = [self.lengths[i] for i in order]
 
 
 class _Table:
@@ -324,13 +360,16 @@ class _Table:
             for row in together:
                 if row is not None:
                     rows[number].add(row)
+        for row in rows:
+            row.share(self.threads)
         return rows
 
     def _tasks(self, call: Call) -> _Row:
         """The tasks of a call, and where it tells of faults."""
         place = self._context(call)
         number, self._calls = self._calls, self._calls + 1
-        row = _Row(owners=[number] * call.tasks)
+        each = call.nanoseconds / call.tasks
+        row = _Row(owners=[number] * call.tasks, lengths=[each] * call.tasks)
         for task in range(call.tasks):
             row.tasks += [call.kernel, place, task, call.tasks]
         if call.error:
@@ -346,7 +385,7 @@ class _Table:
         context = self._part([0, records, count], aligned=True)
         rows = []
         for time in range(loop.count):
-            rows.append(_Row([loop.kernel, context, time, loop.count], [number]))
+            rows.append(_Row([loop.kernel, context, time, loop.count], [number], [0.0]))
             rows += inner
         return rows
 
