@@ -69,6 +69,15 @@ def test_any_window_gives_what_eager_gives(x, w, options):
     assert_compiled_as_eager(with_gradients(**options), *operands(x, w, **options))
 
 
+def test_rows_that_there_are_none_of():
+    """A transposed convolution with gaps, of which some windows have no rows."""
+
+    def step(x, w):
+        return ndl.conv_transpose(x, w, padding=1, stride=2, dilation=2) * 0.5
+
+    assert_compiled_as_eager(step, normal(5, 2, 3, 1), normal(1, 3, 2, 1))
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_every_dtype_of_floats(dtype):
     x, w, adjoint = [
