@@ -66,6 +66,33 @@ def test_tables_of_layouts_and_views_stay_bounded(monkeypatch: pytest.MonkeyPatc
         assert len(base.views) <= 5
 
 
+def test_a_layout_that_is_held_stays_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "_layouts", {})
+    monkeypatch.setattr(layout_module, "_MOST_LAYOUTS", 10)
+    held, repeating = made((2, 3)), made((2, 3), (0, 1))
+    for extent in range(100, 160):
+        made((extent,))
+    assert made((2, 3)) is held
+    assert made((2, 3), (0, 1)) is repeating
+    assert Layout.of("cpu", F32, (2, 3), (0, 1), repeats=True) is repeating
+
+
+def test_layouts_that_nobody_holds_are_freed_without_the_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layout_module, "_layouts", {})
+    monkeypatch.setattr(layout_module, "_MOST_LAYOUTS", 10)
+    gc.disable()
+    try:
+        gone = weakref.ref(made((2, 71)))
+        made((2, 71)).swapaxes(0, 1)[0].swapaxes(0, 1)  # layouts that remember each other
+        for extent in range(100, 120):
+            made((extent,))
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_a_view_is_worked_out_once() -> None:
     layout = made((2, 3))
     assert layout.permute((1, 0)) is layout.permute((1, 0))

@@ -1,17 +1,21 @@
 """How an array lies in memory, and every view of it: arithmetic on shapes and strides, no data.
 
-A `Layout` is device, dtype, shape and strides. Equal layouts are one object, so that a table of
-plans can be searched by identity. The methods marked as views give `(layout, change of offset)`,
-strides and offsets being counted in elements, and are remembered by the layout they start from.
+A `Layout` is device, dtype, shape and strides. Equal layouts are one object for as long as anybody
+holds it, so that a table of plans can be searched by identity. The methods marked as views give
+`(layout, change of offset)`, strides and offsets being counted in elements, and are remembered by
+the layout they start from.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
+from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -40,7 +44,19 @@ _INT = frozenset({int})
 _MOST = 2**63 - 1  # what an address, or a count of bytes, can be
 _MOST_AXES = 64  # as in NumPy, which looks at the memory
 
-_layouts: dict[Hashable, Layout] = {}
+_layouts: dict[Hashable, Layout] = {}  # those of late, to be found fast
+_alive: WeakValueDictionary[Hashable, Layout] = WeakValueDictionary()  # all that anybody holds
+_making = RLock()  # of two threads that ask for one layout at once, both get the same object
+
+
+def _renew_lock() -> None:
+    """After a fork nobody holds the lock, whoever held it before."""
+    global _making
+    _making = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def compact_strides(shape: Sequence[int]) -> Shape:
@@ -130,6 +146,7 @@ class Layout:
     """
 
     __slots__ = (
+        "__weakref__",
         "compact",
         "device",
         "dtype",
@@ -174,14 +191,9 @@ class Layout:
         key = (device, dtype, shape, strides, repeats)
         found = _layouts.get(key)
         if found is None:
-            if len(_layouts) >= _MOST_LAYOUTS:
-                _layouts.clear()
             repeats = repeats or _repeats(shape, strides)
-            # of two threads that get here at once, both shall return the same layout
-            found = _layouts.setdefault(
-                (*key[:4], repeats), Layout(device, dtype, shape, strides, repeats)
-            )
-            _layouts[key] = found
+            with _making:
+                found = _layouts[key] = _the_one(device, dtype, shape, strides, repeats)
         return found
 
     def __repr__(self) -> str:
@@ -372,6 +384,24 @@ class Layout:
                 f"{offset + last}."
             )
         return self.strided(shape, strides), 0
+
+
+def _the_one(
+    device: Any, dtype: np.dtype[Any], shape: Shape, strides: Shape, repeats: bool
+) -> Layout:
+    """The layout of these that somebody holds, or a new one; room is made in the table first.
+
+    Layouts that leave it forget their views, which remember them in turn: no circle is left.
+    """
+    if len(_layouts) >= _MOST_LAYOUTS:
+        for layout in _layouts.values():
+            layout.views.clear()
+        _layouts.clear()
+    key = (device, dtype, shape, strides, repeats)
+    found = _alive.get(key)
+    if found is None:
+        found = _alive[key] = Layout(device, dtype, shape, strides, repeats)
+    return found
 
 
 def _reach(shape: Shape, strides: Shape) -> tuple[int, int]:
