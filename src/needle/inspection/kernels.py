@@ -74,7 +74,7 @@ class KernelFacts:
             return f"{len(self.step.alike)} alike: "
         if self.step.links is None:
             return ""
-        shares = self.step.links.done.values()
+        shares = self.step.links.computed_shares.values()
         return f"chain, {100 * min(shares):.0f} % of it: " if shares else "chain: "
 
     @property
@@ -232,7 +232,9 @@ def _flops(
     if chunks is not None:
         return chunks.buffer.nbytes // step.nodes[0].layout.itemsize
     if step.links is not None:
-        return sum(round(flops_of(node) * step.links.done.get(node, 1)) for node in nodes)
+        return sum(
+            round(flops_of(node) * step.links.computed_shares.get(node, 1)) for node in nodes
+        )
     return sum(map(flops_of, nodes)) + sum(
         partial.get(place.buffer, 0) for place in step.places_written
     )

@@ -1,7 +1,8 @@
 """A chain as a step: what its kernels are, and what differs from part to part of the work.
 
 Each kernel is prepared for one block of rows of one item. What passes from one to the next lies in
-a room, memory of the task's own, that holds one block; all else lies where it would without chains.
+a scratch tile, memory of the task's own that holds one block; all else lies where it would without
+chains.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from needle.program.chain_ranges import find_ranges
 from needle.program.chains import Chain, Member
 from needle.program.fuse import Unit
 from needle.program.loops import Loop, Window, loop_of
-from needle.program.steps import Links, Place, Room, Step, Vary, word_of
+from needle.program.steps import Links, Place, ScratchTile, Step, Vary, word_of
 from needle.program.tails import Order, find_tails
 
 if TYPE_CHECKING:
@@ -60,12 +61,12 @@ class _Builder:
             for node in member.unit.nodes:
                 for x in node.inputs:
                     self.readers.setdefault(x.node, set()).add(member.unit)
-        self.own = {  # of what lies in rooms: elements from row to row
+        self.row_strides = {  # of what lies in tiles: elements from row to row
             node: _apart(width, node.layout.itemsize)
             for node, width in chain.values.items()
             if node in self.unit_of and node not in self.stored
         }
-        self.rooms: dict[Node, Room] = {}
+        self.tiles: dict[Node, ScratchTile] = {}
         self.places: dict[Node, Place] = {}
         for rows in (_ROWS_IF_MASKED, _ROWS):
             self.rows = min(rows, chain.rows)
@@ -74,11 +75,11 @@ class _Builder:
             self.ranges = find_ranges(chain, self.blocks, self.stored)
             if self.ranges is not None:
                 break
-        self.limited = self.ranges.values if self.ranges else frozenset[Node]()
+        self.masked = self.ranges.values if self.ranges else frozenset[Node]()
         self.tails = find_tails(list(self.member_of), self.readers, self.stored)
         self.steps: list[tuple[Step, When]] = []
         self.varies: list[Vary] = []
-        self.done: dict[Node, float] = {}
+        self.computed_shares: dict[Node, float] = {}
 
     # -- members -------------------------------------------------------------------------------
 
@@ -108,9 +109,9 @@ class _Builder:
         if loop is None:
             return False
         result = next(x for x in loop.reads if isinstance(x, Operand) and x.node is node)
-        homes = [j for j in loop.shares[result] if loop.writes[j] in self.own]
-        if homes and node in self.own:
-            self.rooms[node] = self._room(loop.writes[homes[0]])
+        homes = [j for j in loop.shares[result] if loop.writes[j] in self.row_strides]
+        if homes and node in self.row_strides:
+            self.tiles[node] = self._tile(loop.writes[homes[0]])
         assert member.unit.space is not None
         whole = member.unit.space.columns is not None
         step = self._add_contraction(self.member_of[self.unit_of[node]], whole)
@@ -128,14 +129,14 @@ class _Builder:
         extents = {"m": m, "n": n, "k": k}
         rows = "k" if member.sums else "m"
         inside = extents | {rows: self.rows}
-        short = self._limited_axis(member, node, a, b)
+        masked_axis = self._masked_axis(member, node, a, b)
         operands = (a, b, Operand(node, node.layout, 0))
         views, walks = [], []
         for x, axes in zip(operands, ("mk", "kn", "mn"), strict=True):
             steps = dict(zip(axes, x.layout.strides[batch:], strict=True))
             walks.append(steps)
-            if x.node in self.own:
-                steps = {axis: self.own[x.node] if axis == rows else 1 for axis in axes}
+            if x.node in self.row_strides:
+                steps = {axis: self.row_strides[x.node] if axis == rows else 1 for axis in axes}
             shape = tuple([inside[axis] for axis in axes])
             views.append(x.layout.strided(shape, tuple([steps[axis] for axis in axes])))
         first, second, out = views
@@ -149,19 +150,19 @@ class _Builder:
             self._add_clearing(node, step.writes[0])
         self.steps.append((step, When.ALWAYS))
         for at, (x, steps) in enumerate(zip(operands, walks, strict=True)):
-            row, column = steps.get(rows, 0), steps.get(short, 0) if short else 0
+            row, column = steps.get(rows, 0), steps.get(masked_axis, 0) if masked_axis else 0
             self._vary(step, at, x.node, _axes(x.layout, batch), row, column, x.layout.itemsize)
         self._vary_number(step, contraction.Word[rows.upper()], self._heights())
-        if short:
-            self._vary_number(step, contraction.Word[short.upper()], self._widths())
-            self.done[node] = self._share_done(extents[short])
+        if masked_axis:
+            self._vary_number(step, contraction.Word[masked_axis.upper()], self._widths())
+            self.computed_shares[node] = self._computed_share(extents[masked_axis])
         return step
 
-    def _limited_axis(self, member: Member, node: Node, a: Operand, b: Operand) -> str | None:
+    def _masked_axis(self, member: Member, node: Node, a: Operand, b: Operand) -> str | None:
         """The axis that has the columns of which only some matter."""
-        if a.node in self.limited:
+        if a.node in self.masked:
             return "m" if member.sums else "k"
-        return "n" if node in self.limited or (member.sums and b.node in self.limited) else None
+        return "n" if node in self.masked or (member.sums and b.node in self.masked) else None
 
     def _add_clearing(self, node: Node, place: Place) -> None:
         """Zeros, which sums over all blocks begin with."""
@@ -178,22 +179,22 @@ class _Builder:
         """The loop of a member, for a block of rows."""
         unit, readers = member.unit, self.readers
         stored = [n for n in unit.nodes if n in self.stored or readers.get(n, set()) - {unit}]
-        window = Window(member.items, {member.row: self.rows}, self.own, member.row)
+        window = Window(member.items, {member.row: self.rows}, self.row_strides, member.row)
         loop = loop_of(unit, stored, self.lowered.words, order, window=window)
-        if loop is None or any(n not in self.own and n not in self.stored for n in stored):
+        if loop is None or any(n not in self.row_strides and n not in self.stored for n in stored):
             return None
-        if self._is_limited(unit):
+        if self._is_masked(unit):
             assert unit.space is not None and self.ranges is not None
             wide = prod(unit.space.extents[digit] for digit in loop.columns)
-            lengths = {self.chain.values[node] for node in self.limited}
+            lengths = {self.chain.values[node] for node in self.masked}
             if lengths != {wide}:
                 return None
-            self.done |= dict.fromkeys(unit.nodes, self._share_done(wide))
+            self.computed_shares |= dict.fromkeys(unit.nodes, self._computed_share(wide))
         return loop
 
-    def _is_limited(self, unit: Unit) -> bool:
+    def _is_masked(self, unit: Unit) -> bool:
         touched = {*unit.nodes, *[x.node for node in unit.nodes for x in node.inputs]}
-        return not self.limited.isdisjoint(touched)
+        return not self.masked.isdisjoint(touched)
 
     def _loop_step(self, member: Member, loop: Loop) -> Step:
         unit = member.unit
@@ -202,10 +203,10 @@ class _Builder:
         step = Step("", loop.prepared, reads, writes, loop.scalars, False, unit.nodes, True)
         assert unit.space is not None
         extents = unit.space.extents
-        limited = self._is_limited(unit) and loop.columns
+        masked = self._is_masked(unit) and loop.columns
         for at, (x, walk) in enumerate(zip((*loop.reads, *loop.writes), loop.walks, strict=True)):
             items = [(extents[digit], walk.get(digit, 0)) for digit in member.items]
-            column = walk.get(loop.columns[-1], 0) if limited else 0
+            column = walk.get(loop.columns[-1], 0) if masked else 0
             node = x.node if isinstance(x, Operand) else x if isinstance(x, Node) else None
             size = 1 if isinstance(x, int) else x.layout.itemsize  # an index counts, in ones
             self._vary(step, at, node, items, walk.get(member.row, 0), column, size)
@@ -215,27 +216,27 @@ class _Builder:
         """How many rows and columns there are, which a tail is told by its contraction."""
         others = step.prepared.numbers[LoopWord.ROWS] // self.rows
         self._vary_number(step, LoopWord.ROWS, [height * others for height in self._heights()])
-        if self._is_limited(member.unit):
+        if self._is_masked(member.unit):
             self._vary_number(step, LoopWord.COLUMNS, self._widths())
             self._vary_number(step, LoopWord.BLOCK, self._widths())
 
     # -- memory --------------------------------------------------------------------------------
 
-    def _room(self, node: Node) -> Room:
-        room = self.rooms.get(node)
-        if room is None:
-            row = self.own[node]
+    def _tile(self, node: Node) -> ScratchTile:
+        tile = self.tiles.get(node)
+        if tile is None:
+            row = self.row_strides[node]
             nbytes = self.rows * row * node.layout.itemsize
-            room = self.rooms[node] = Room(nbytes, row=row)
-        return room
+            tile = self.tiles[node] = ScratchTile(nbytes, row=row)
+        return tile
 
     def _place(self, x: Operand) -> Place:
-        return Place(self._room(x.node)) if x.node in self.own else self.lowered.place(x)
+        return Place(self._tile(x.node)) if x.node in self.row_strides else self.lowered.place(x)
 
     def _made(self, node: Node) -> Place:
         """Where a node is written."""
-        if node in self.own:
-            return Place(self._room(node))
+        if node in self.row_strides:
+            return Place(self._tile(node))
         if node not in self.places:
             self.places[node] = self.lowered.fresh(node)
         return self.places[node]
@@ -249,7 +250,7 @@ class _Builder:
         assert self.ranges is not None
         return [last - first for first, last in self.ranges.columns]
 
-    def _share_done(self, width: int) -> float:
+    def _computed_share(self, width: int) -> float:
         """Of blocks with rows so long: what the ranges leave."""
         sizes = zip(self._heights(), self._widths(), strict=True)
         return sum(height * wide for height, wide in sizes) / (self.chain.rows * width)
@@ -265,7 +266,7 @@ class _Builder:
         size: int,
     ) -> None:
         """A place: steps are in elements, those of the items outermost first."""
-        if node in self.own:
+        if node in self.row_strides:
             items, row = [], 0
         lows = [low for low, _ in self.ranges.columns] if self.ranges else [0] * len(self.blocks)
         table = [
@@ -286,8 +287,8 @@ class _Builder:
     def step(self) -> Step:
         """The whole chain."""
         at = 0
-        for room in dict.fromkeys(self.rooms.values()):
-            room.offset, at = at, at + _up(room.nbytes)
+        for tile in dict.fromkeys(self.tiles.values()):
+            tile.offset, at = at, at + _up(tile.nbytes)
         scratch: dict[Step, int] = {}
         end = at
         for step, _ in self.steps:
@@ -312,7 +313,7 @@ class _Builder:
             [place for place in read if place.buffer not in mine],
             writes,
             nodes=chain.nodes,
-            links=Links(self.steps, self.varies, scratch, self.done),
+            links=Links(self.steps, self.varies, scratch, self.computed_shares),
         )
 
 
@@ -322,8 +323,8 @@ def _axes(view: Layout, count: int) -> list[tuple[int, int]]:
 
 
 def _outside(places: Sequence[Place]) -> list[Place]:
-    """Those that are no rooms, each once."""
-    return list(dict.fromkeys(place for place in places if not isinstance(place.buffer, Room)))
+    """Those that are no scratch tiles, each once."""
+    return list(dict.fromkeys(x for x in places if not isinstance(x.buffer, ScratchTile)))
 
 
 def _apart(width: int, size: int) -> int:

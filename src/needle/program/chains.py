@@ -29,7 +29,7 @@ __all__ = ["Chain", "Member", "chain", "is_narrow"]
 
 _MOST_MEMBERS = 24
 _LONG = 1024  # rows, for which a chain is worth it for a single item
-_MOST_AGAIN = 12  # nodes that are computed again for one value
+_MOST_RECOMPUTED = 12  # nodes that are computed again for one value
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class _Draft:
     rows: int
     members: dict[Unit, Member] = field(default_factory=dict)
     values: dict[Node, int] = field(default_factory=dict)
-    again: dict[Unit, Member] = field(default_factory=dict)  # what is computed again
+    recomputed: dict[Unit, Member] = field(default_factory=dict)  # what is computed again
 
 
 def chain(fused: Fused) -> Fused:
@@ -105,7 +105,7 @@ class _Chains:
             if unit not in self.draft_of and _is_seed(unit):
                 self._try(unit)
         for draft in self.drafts:
-            _Again(self, draft).apply()
+            _Recomputation(self, draft).apply()
 
     def _note_users(self, unit: Unit) -> None:
         for node in unit.nodes:
@@ -221,7 +221,7 @@ class _Chains:
             return Fused(self.graph, self.units)
         whole: dict[Unit, Unit] = {}
         for draft in self.drafts:
-            members = self._sorted([*draft.again.values(), *draft.members.values()])
+            members = self._sorted([*draft.recomputed.values(), *draft.members.values()])
             made = Chain(next(self.numbers), members, draft.items, draft.rows, draft.values)
             own = {member.unit for member in members}
             for unit in own:  # the others in the chain
@@ -430,7 +430,7 @@ def _values_of(unit: Unit, member: Member, draft: _Draft) -> Iterator[tuple[Node
 # -- what is computed again ------------------------------------------------------------------------
 
 
-class _Again:
+class _Recomputation:
     """What a chain computes for itself, rather than read it: weights from scores, for instance.
 
     Rows may be made again of what is in memory anyway; what has one element for each row (the
@@ -448,7 +448,7 @@ class _Again:
         for x in [x for unit in self.draft.members for x in _read(unit)]:
             if self._is_wanted(x.node):
                 recipe = self._recipe(x.node)
-                if recipe is not None and len(recipe) <= _MOST_AGAIN:
+                if recipe is not None and len(recipe) <= _MOST_RECOMPUTED:
                     for node in recipe:
                         self._copy(node)
         for unit in self.draft.members:
@@ -462,7 +462,7 @@ class _Again:
             return False
         return all(
             (draft := chains.draft_of.get(user)) is not None
-            and _reads_by_rows(draft, draft.members.get(user) or draft.again[user], node)
+            and _reads_by_rows(draft, draft.members.get(user) or draft.recomputed[user], node)
             for user in chains.users[node]
             if user is not own
         )
@@ -496,7 +496,7 @@ class _Again:
             return None
         if other is not None:
             fits = (other.items, other.rows) == (self.draft.items, self.draft.rows)
-            member = other.members.get(unit) or other.again.get(unit)
+            member = other.members.get(unit) or other.recomputed.get(unit)
             if not fits or member is None or member.sums:
                 return None
             return member if node.primitive in ("elementwise", "contract") else None
@@ -538,7 +538,7 @@ class _Again:
             member = Member(copy, items=like.items, row=like.row)
             self.chains.place[copy] = self.chains.place[unit]
             self.chains.draft_of[copy] = self.draft
-            self.draft.again[copy] = member
+            self.draft.recomputed[copy] = member
         space, source = member.unit.space, unit.space
         if space is not None and source is not None:
             self.copied[unit] = member
@@ -551,7 +551,7 @@ class _Again:
         users = self.chains.users
         for x in node.inputs:
             users[x.node].pop(unit, None)
-        member = self.draft.members.get(unit) or self.draft.again[unit]
+        member = self.draft.members.get(unit) or self.draft.recomputed[unit]
         node.inputs = tuple(
             [self._copy_read(member, node, number) for number in range(len(node.inputs))]
         )

@@ -50,21 +50,21 @@ class Loop:
 class Window:
     """A part of a loop's places, where others call the loop part by part.
 
-    fixed  digits that stand still in a part
-    short  digits of which a part has so many
-    own    of nodes that lie in memory for one part: elements from row to row there
-    row    the digit of these rows
+    fixed        digits that stand still in a part
+    extents      of digits of which a part has fewer than all
+    row_strides  of nodes that lie in memory for one part: elements from row to row there
+    row          the digit of these rows
     """
 
     fixed: Sequence[int]
-    short: dict[int, int]
-    own: Mapping[Node, int]
+    extents: dict[int, int]
+    row_strides: Mapping[Node, int]
     row: int
 
     def walk(self, node: Node, steps: dict[int, int]) -> dict[int, int]:
         """What a step along each digit is within a part."""
         inside = {digit: step for digit, step in steps.items() if digit not in self.fixed}
-        return inside | {self.row: self.own[node]} if node in self.own else inside
+        return inside | {self.row: self.row_strides[node]} if node in self.row_strides else inside
 
 
 def loop_of(
@@ -99,7 +99,7 @@ class _Builder:
         self.unit, self.space, self.stored = unit, unit.space, list(stored)
         self.extents = dict(unit.space.extents)
         if window is not None:
-            self.extents |= window.short
+            self.extents |= window.extents
             for digit in window.fixed:
                 del self.extents[digit]
         self.walks: list[dict[int, int]] = []

@@ -1,6 +1,6 @@
 """A recurrence as one step: its body goes through the same passes, and runs again and again.
 
-A state has room for two: what a step reads, and what it leaves for the next, which then trade
+A state lies in a double buffer: what a step reads, and what it leaves for the next, which trade
 places. The inputs and outputs of a step lie a row on, or back, from those of the one before.
 """
 
@@ -35,11 +35,11 @@ def lower_recurrence(lowered: Lowered, node: Node) -> None:
     stages = schedule(inner)
     memory = plan_memory(stages)
     parts = lowered.parts_of(node)
-    rooms = [_Room(x.layout) for x in body.results[: body.states]]
-    for room, x in zip(rooms, node.inputs, strict=False):
-        _copy(lowered, node, (lowered.place(x), x.layout), (room.place(0), room.layout))
-    read = [*[room.moving(0) for room in rooms], *_inputs(lowered, node, body)]
-    made = [room.moving(1) for room in rooms]
+    states = [_DoubleBuffer(x.layout) for x in body.results[: body.states]]
+    for state, x in zip(states, node.inputs, strict=False):
+        _copy(lowered, node, (lowered.place(x), x.layout), (state.place(0), state.layout))
+    read = [*[state.moving(0) for state in states], *_inputs(lowered, node, body)]
+    made = [state.moving(1) for state in states]
     for number, result in zip(body.parts, body.results[body.states :], strict=True):
         place = lowered.fresh(parts[number]) if number in parts else Place(Buffer(0))
         made.append(_moving(place, result.layout.nbytes, body))
@@ -49,14 +49,14 @@ def lower_recurrence(lowered: Lowered, node: Node) -> None:
     step.error = any(each.error for each in inner.steps)
     step.repeat = Repeat(inner, stages, memory, [*read, *made], body.count)
     lowered.steps.append(step)
-    for number, room in enumerate(rooms):
+    for number, state in enumerate(states):
         if number in parts:
             part = parts[number]
-            source = room.place(body.count % 2), room.layout
+            source = state.place(body.count % 2), state.layout
             _copy(lowered, part, source, (lowered.fresh(part), part.layout))
 
 
-class _Room:
+class _DoubleBuffer:
     """Memory for a state before a step and after it."""
 
     def __init__(self, layout: Layout) -> None:

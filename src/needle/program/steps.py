@@ -26,7 +26,7 @@ __all__ = [
     "Moving",
     "Place",
     "Repeat",
-    "Room",
+    "ScratchTile",
     "Step",
     "Vary",
     "Words",
@@ -57,7 +57,7 @@ class Buffer:
 
 
 @dataclass(eq=False)
-class Room(Buffer):
+class ScratchTile(Buffer):
     """Memory of a task's own, for what passes on within a chain.
 
     offset  where it begins in the chain's scratch memory
@@ -187,16 +187,16 @@ class Vary:
 class Links:
     """What a chain runs, for each item block by block.
 
-    steps    in order, each with when it runs
-    varies   what is not the same in each part
-    scratch  where in the chain's scratch memory that of a step, or of a tail, begins
-    done     of nodes that are not computed where a mask leaves them out: the share that is
+    steps            in order, each with when it runs
+    varies           what is not the same in each part
+    scratch          where in the chain's scratch memory that of a step, or of a tail, begins
+    computed_shares  of nodes that are not computed where a mask leaves them out: how much is
     """
 
     steps: Sequence[tuple[Step, When]]
     varies: Sequence[Vary]
     scratch: Mapping[Step, int]
-    done: Mapping[Node, float]
+    computed_shares: Mapping[Node, float]
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def listing(steps: Iterable[Step], names: dict[Buffer, str] | None = None) -> st
         buffer = place.buffer
         if buffer not in names:
             kind = "constant" if buffer.address is not None else "given"
-            kind = "room" if isinstance(buffer, Room) else "b" if buffer.in_arena else kind
+            kind = "tile" if isinstance(buffer, ScratchTile) else "b" if buffer.in_arena else kind
             number = sum(other.startswith(kind) for other in names.values())
             names[buffer] = f"{kind}{number if buffer.binding is None else buffer.binding}"
         return names[buffer] + (f"+{place.offset}" if place.offset else "")

@@ -9,7 +9,7 @@ from needle.compiler.kernels.fused import FIRST_POINTER
 from needle.program.lower import Lowered
 from needle.program.plan_memory import MemoryPlan
 from needle.program.schedule import Schedule
-from needle.program.steps import Links, Place, Repeat, Room, Step, Vary
+from needle.program.steps import Links, Place, Repeat, ScratchTile, Step, Vary
 from needle.runtime.program import (
     Bound,
     Call,
@@ -68,7 +68,7 @@ class _Builder:
         self.lowered, self.memory = lowered, memory
         self.threads = get_num_threads()
         self.bindings = len(lowered.graph.inputs) + len(lowered.graph.outputs)
-        self.room = 0  # where the memory of a task of a chain begins
+        self.task_memory = 0  # where the memory of a task of a chain begins
         self.scratch: Mapping[Step, int] = {}  # and where in it that of each step does
         buffers = lowered.buffers.values()
         self.constants = [buffer.keep for buffer in buffers if buffer.keep is not None]
@@ -127,7 +127,7 @@ class _Builder:
         begin = self.memory.spans[self.memory.scratch[step]].offset if step.prepared.scratch else 0
         calls, parts = [], []
         for task in range(tasks):
-            self.room = begin + task * step.prepared.scratch
+            self.task_memory = begin + task * step.prepared.scratch
             self.scratch = links.scratch
             made = {link: self._call(link) for link, _ in links.steps}
             calls.append(tuple([(made[link], when) for link, when in links.steps]))
@@ -141,8 +141,8 @@ class _Builder:
         if isinstance(place, int):
             return place
         buffer = place.buffer
-        if isinstance(buffer, Room):
-            return self._in_arena(self.room + buffer.offset + place.offset)
+        if isinstance(buffer, ScratchTile):
+            return self._in_arena(self.task_memory + buffer.offset + place.offset)
         if buffer.binding is not None:
             return self._bound(buffer.binding, place.offset)
         if buffer.address is not None:
@@ -152,7 +152,7 @@ class _Builder:
 
     def _scratch_of(self, step: Step) -> ContextWord:
         if step in self.scratch:
-            return self._in_arena(self.room + self.scratch[step])
+            return self._in_arena(self.task_memory + self.scratch[step])
         room = self.memory.scratch.get(step)
         return 0 if room is None else self._in_arena(self.memory.spans[room].offset)
 

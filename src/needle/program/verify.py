@@ -22,7 +22,7 @@ from needle.program.graph import CONTRACTIONS, Graph, body_of, factors
 from needle.program.lower import Lowered
 from needle.program.plan_memory import ALIGN, MemoryPlan
 from needle.program.schedule import Schedule
-from needle.program.steps import Buffer, Links, Place, Room, Step
+from needle.program.steps import Buffer, Links, Place, ScratchTile, Step
 from needle.program.table import Built, Word
 from needle.runtime.program import Bound, Call, Moved, Variable, calls_in
 
@@ -273,7 +273,7 @@ def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> N
     for link, _ in links.steps:
         if _is_product(link) and not _sums(link):
             second = _places(link.reads[1:])
-            in_parts = any(isinstance(x.buffer, Room) for x in second)
+            in_parts = any(isinstance(x.buffer, ScratchTile) for x in second)
             _require(not in_parts, name, "second operands as a whole: {.title}", link)
         known = not any(x.buffer in summed for part in link.parts for x in _places(part.reads))
         _require(known, name, "nobody who reads sums before all is added: {.title}", link)
@@ -281,10 +281,10 @@ def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> N
     for part in parts:
         _verify_words(part, name)
         held = [x.buffer for x in (*part.reads, *part.writes) if isinstance(x, Place)]
-        rooms = [(x.offset, x.offset + x.nbytes) for x in held if isinstance(x, Room)]
+        tiles = [(x.offset, x.offset + x.nbytes) for x in held if isinstance(x, ScratchTile)]
         at = links.scratch[part]
-        for first, last in [*rooms, (at, at + part.prepared.scratch)]:
-            _require(0 <= first <= last <= end, name, "rooms in its memory: {}", part.title)
+        for first, last in [*tiles, (at, at + part.prepared.scratch)]:
+            _require(0 <= first <= last <= end, name, "scratch in its memory: {}", part.title)
     items, blocks = step.prepared.numbers[:2]
     for vary in links.varies:
         _require(vary.step in parts, name, "words of its own steps, got {}", vary.step.title)
