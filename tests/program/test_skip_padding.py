@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from program.agreement import assert_compiled_as_eager, normal, tensor
+from program.agreement import assert_compiled_as_eager, assert_same, normal, tensor
 
 import needle as ndl
 from needle import nn, ops, optim
@@ -67,6 +67,39 @@ def test_it_gives_the_bits_of_the_padded_sums():
 )
 def test_any_window_gives_what_eager_gives(x, w, options):
     assert_compiled_as_eager(with_gradients(**options), *operands(x, w, **options))
+
+
+@pytest.mark.parametrize(
+    "x, w, options",
+    [
+        ((0, 6, 6, 16), (3, 3, 16, 24), {"padding": 1}),
+        ((0, 6, 16), (3, 16, 24), {"padding": 1, "stride": 2}),
+        ((4, 6, 6, 0), (3, 3, 0, 24), {"padding": 1}),
+        ((4, 6, 6, 16), (3, 3, 16, 0), {"padding": 1}),
+        ((4, 0, 6, 16), (3, 3, 16, 24), {"padding": 2}),
+        ((0, 6, 6, 0), (3, 3, 0, 0), {"padding": 1}),
+    ],
+    ids=["pictures", "rows", "channels", "kernels", "places", "anything"],
+)
+def test_convolutions_without(x, w, options):
+    assert_compiled_as_eager(with_gradients(**options), *operands(x, w, **options))
+
+
+@pytest.mark.parametrize("first, second", [(4, 0), (0, 4)])
+def test_a_batch_of_none_before_or_after_others(first, second):
+    np.random.seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, stride=2, padding=1)
+    )
+
+    def step(x):
+        return model(x), *ndl.grad((model(x) ** 2).sum(), list(model.parameters()))
+
+    compiled = jit(step)
+    for count in (first, second, first):
+        x = tensor(normal(count, 3, 8, 8))
+        for a, b in zip(compiled(x), step(x), strict=True):
+            assert_same(a, b, 1e-4)
 
 
 def test_rows_that_there_are_none_of():
