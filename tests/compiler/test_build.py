@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import needle as ndl
 from needle.compiler import build
 from needle.compiler.code import Code
+from needle.compiler.kernels import check
+from needle.compiler.target import Target
 from needle.compiler.types import I64
 from needle.jit import jit
 
@@ -88,3 +91,21 @@ def test_plans_and_programs_hold_their_kernels(monkeypatch):
         for function, step in zip(functions, steps, strict=True):
             np.testing.assert_allclose(step(x).numpy(), function(x).numpy(), rtol=1e-6)
             gc.collect()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="Linux's /proc tells what is resident"
+)
+def test_what_was_compiled_leaves_little_behind():
+    def compile(times):
+        for _ in range(times):
+            build.optimized(check._write, Target.host(), build._machine())
+
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    compile(20)
+    before = resident()
+    compile(200)
+    assert resident() - before < 200 * 20_000

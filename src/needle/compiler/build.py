@@ -162,11 +162,24 @@ def optimized(write: Writer, target: Target, machine: Any) -> Any:
     write(module, target)
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
+    machine, options, passes = _passes(target)
+    builder = llvm.create_pass_builder(machine, options)  # one that ran once runs ever more slowly
+    for function in parsed.functions:
+        if not (function.is_declaration or b"optnone" in b" ".join(function.attributes)):
+            passes.run(function, builder)
+    return parsed
+
+
+@lru_cache(maxsize=8)
+def _passes(target: Target) -> tuple[Any, Any, Any]:
+    """What simplifies a function, at O2. Made once: llvmlite never frees one that was made.
+
+    What LLVM does for whole modules besides takes as long again and gains nothing.
+    """
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = False  # vectors are written out
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(parsed, builder)
-    return parsed
+    machine = target.machine()
+    return machine, options, llvm.create_pass_builder(machine, options).getFunctionPassManager()
 
 
 def assembly(write: Writer, target: Target) -> str:
