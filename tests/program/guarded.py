@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 
 from needle.program import pipeline, plan_memory
-from needle.program.plan_memory import ALIGN, MemoryPlan
+from needle.program.plan_memory import ALIGN, MemoryPlan, Span
 from needle.runtime.call import runtime_function
 from needle.runtime.program import Program
 
@@ -98,13 +98,19 @@ def _run(program: Program, plan: MemoryPlan, *bindings: Any) -> Any:
 
 
 def _require_gaps(arena: np.ndarray[Any, Any], plan: MemoryPlan) -> None:
-    end, title = 0, "the beginning of the arena"
+    end, before = 0, None
     for span in sorted(plan.spans.values(), key=lambda span: span.offset):
-        if np.any(arena[end : span.offset] != POISON):
-            raise OutOfBounds(f"written beyond {title}")
-        end, title = span.offset + span.buffer.nbytes, f"{span.title}, {span.buffer.nbytes} bytes"
-    if np.any(arena[end:] != POISON):
-        raise OutOfBounds(f"written beyond {title}")
+        _require_gap(arena[end : span.offset], before)
+        end, before = span.offset + span.buffer.nbytes, span
+    _require_gap(arena[end:], before)
+
+
+def _require_gap(gap: np.ndarray[Any, Any], before: Span | None) -> None:
+    if np.any(gap != POISON):
+        what = "the beginning of the arena"
+        if before is not None:
+            what = f"{before.title}, {before.buffer.nbytes} bytes"
+        raise OutOfBounds(f"written beyond {what}")
 
 
 def _poisoned(nbytes: int) -> np.ndarray[Any, Any]:

@@ -284,15 +284,15 @@ def _verify_links(step: Step, links: Links, filled: set[Buffer], name: str) -> N
         tiles = [(x.offset, x.offset + x.nbytes) for x in held if isinstance(x, ScratchTile)]
         at = links.scratch[part]
         for first, last in [*tiles, (at, at + part.prepared.scratch)]:
-            _require(0 <= first <= last <= end, name, "scratch in its memory: {}", part.title)
+            _require(0 <= first <= last <= end, name, "scratch in its memory: {.title}", part)
     items, blocks = step.prepared.numbers[:2]
     for vary in links.varies:
-        _require(vary.step in parts, name, "words of its own steps, got {}", vary.step.title)
+        _require(vary.step in parts, name, "words of its own steps, got {.title}", vary.step)
         count = len(vary.step.reads) + len(vary.step.writes)
         there = -len(vary.step.prepared.numbers) <= vary.at < count
         all_items = not vary.items or prod(n for n, _ in vary.items) == items
         fits = there and all_items and len(vary.table) in (0, blocks)
-        _require(fits, name, "words and tables that fit, got {} of {}", vary, vary.step.title)
+        _require(fits, name, "words and tables that fit, got {} of {.title}", vary, vary.step)
 
 
 def _sums(link: Step) -> bool:
