@@ -99,6 +99,23 @@ def test_compiled_steps_are_shown_kernel_by_kernel():
 
 
 @pytest.mark.nd_mode
+def test_equal_kernels_are_one_line():
+    weights = [ndl.Tensor(np.ones((64, 64), np.float32)) for _ in range(5)]
+
+    @ndl.jit
+    def network(x):
+        for weight in weights:
+            x = ndl.matmul(x, weight)
+        return x
+
+    with ndl.profile() as p:
+        network(ndl.Tensor(np.ones((64, 64), np.float32)))
+    assert len(p.kernels()["network"]) == 5
+    lines = [line.split() for line in str(p).splitlines()]
+    assert [line[1:3] for line in lines if "matmul" in line] == [["5", "matmul"]]
+
+
+@pytest.mark.nd_mode
 def test_lazy_programs_are_shown_too():
     with ndl.profile() as p, ndl.lazy():
         (ndl.exp(ndl.Tensor([1.0, 2.0])) + 1).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,12 +158,9 @@ class Explanation:
 
 def grouped(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
     """Kernels that do the same for the same lines, together; in the order of the first."""
-    groups: dict[object, list[Kernel]] = {}
+    groups: dict[Hashable, list[Kernel]] = {}
     for kernel in kernels:
-        facts = kernel.facts
-        places = tuple((origin.title, origin.line, origin.within) for origin in facts.origins)
-        key = (facts.codes, facts.ops, places, facts.flops, facts.nbytes)
-        groups.setdefault(key, []).append(kernel)
+        groups.setdefault(kernel.facts.work, []).append(kernel)
     return list(groups.values())
 
 

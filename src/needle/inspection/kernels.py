@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -66,6 +66,12 @@ class KernelFacts:
     def lines(self) -> tuple[str, ...]:
         """The user's lines that it comes from, each once."""
         return tuple(dict.fromkeys(origin.line for origin in self.origins if origin.line))
+
+    @property
+    def work(self) -> Hashable:
+        """Equal for kernels that do the same for the same lines, as of equal layers."""
+        places = tuple([(origin.title, origin.line, origin.within) for origin in self.origins])
+        return self.codes, self.ops, places, self.flops, self.nbytes
 
     @property
     def lead(self) -> str:

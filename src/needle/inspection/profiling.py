@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter_ns
@@ -19,6 +19,7 @@ from needle.inspection.words import table_text, time_text
 from needle.origins import current
 
 if TYPE_CHECKING:
+    from needle.inspection.kernels import KernelFacts
     from needle.program.executable import Executable
 
 __all__ = ["KernelTimes", "OpTimes", "Profile", "ProfileError", "Span", "profile"]
@@ -268,26 +269,29 @@ class Profile:
         return table_text(head, rows, left=(0, 1))
 
     def _by_kernel(self, runs: _Runs) -> str:
-        kernels = sorted(_kernels(runs), key=lambda kernel: -kernel.seconds)
+        """A line per kernel; equal ones of one operator's lines, as of layers, are one line."""
+        groups = sorted(_groups(runs), key=lambda group: -group.seconds)
         rows = [
-            (str(k.number), k.title, k.where, time_text(k.seconds),
-             time_text(k.seconds / k.runs), _share(k.seconds, 1e-9 * runs.nanoseconds))
-            for k in kernels[:_MOST_ROWS]
+            (str(group.number), str(group.calls), group.title, group.where,
+             time_text(group.seconds), time_text(group.seconds / runs.runs),
+             _share(group.seconds, 1e-9 * runs.nanoseconds))
+            for group in groups[:_MOST_ROWS]
         ]  # fmt: skip
-        rest = kernels[_MOST_ROWS:]
+        rest = groups[_MOST_ROWS:]
         if rest:
-            took = sum(k.seconds for k in rest)
+            took = sum(group.seconds for group in rest)
+            calls = sum(group.calls for group in rest)
             rows.append(
-                ("", f"{len(rest)} others", "", time_text(took), time_text(took / runs.runs),
+                ("", str(calls), "others", "", time_text(took), time_text(took / runs.runs),
                  _share(took, 1e-9 * runs.nanoseconds))
             )  # fmt: skip
-        head = ("kernel", "operators", "where", "total", "a run", "share of runs")
+        head = ("kernel", "calls", "operators", "where", "total", "a run", "share of runs")
         each = time_text(1e-9 * runs.nanoseconds / runs.runs)
         title = (
             f"{runs.executable.name}: {runs.runs:,} runs of {each}; threads are busy for "
             f"{100 * runs.share_busy:.0f} % of it, and wait for the rest\n\n"
         )
-        return title + table_text(head, rows, left=(1, 2), widest={1: 60, 2: 52})
+        return title + table_text(head, rows, left=(2, 3), widest={2: 60, 3: 52})
 
     def save_chrome_trace(self, path: str | Path) -> Path:
         """Write a trace that `chrome://tracing` and ui.perfetto.dev show: Python, and each thread.
@@ -360,3 +364,33 @@ def _kernels(runs: _Runs) -> list[KernelTimes]:
         KernelTimes(fact.number, fact.title, where_text(fact), 1e-9 * float(took), runs.runs)
         for fact, took in zip(_facts(runs), runs.kernels, strict=True)
     ]
+
+
+class _Group(NamedTuple):
+    """Kernels of a program that do the same for the same lines.
+
+    number   of the first
+    calls    of them all, in one run
+    seconds  of them all, in all runs
+    """
+
+    number: int
+    calls: int
+    title: str
+    where: str
+    seconds: float
+
+
+def _groups(runs: _Runs) -> list[_Group]:
+    from needle.inspection.explanation import where_text
+
+    groups: dict[Hashable, list[tuple[KernelFacts, float]]] = {}
+    for fact, took in zip(_facts(runs), runs.kernels, strict=True):
+        groups.setdefault(fact.work, []).append((fact, 1e-9 * float(took)))
+    found = []
+    for group in groups.values():
+        first, _ = group[0]
+        calls, seconds = sum(fact.times for fact, _ in group), sum(took for _, took in group)
+        title = f"{first.lead}{first.title}"
+        found.append(_Group(first.number, calls, title, where_text(first), seconds))
+    return found
