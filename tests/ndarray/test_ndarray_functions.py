@@ -210,6 +210,19 @@ def test_an_einsum_of_one_array_is_no_view(device: nd.Device) -> None:
 
 
 @each_device
+def test_joined_arrays_keep_their_order_of_axes(device: nd.Device) -> None:
+    """Pictures with channels innermost stay so; a part of one channel does not decide."""
+    wide, narrow = (nd.ones((2, 4, 5, n), device=device).permute((0, 3, 1, 2)) for n in (6, 1))
+    for parts in ([wide, narrow], [narrow, wide, wide], [wide, wide.copy()[:, :1]]):
+        joined = nd.concatenate(parts, 1)
+        require_equal(joined, np.ones(joined.shape, "float32"))
+        assert joined.permute((0, 2, 3, 1)).is_compact()
+    assert nd.concatenate([wide, wide.copy()], 1).is_compact()
+    assert nd.stack([wide[0, 0], wide[0, 0]], 0).is_compact()
+    assert nd.stack([nd.ones((2, 3), device=device)] * 4, 1).is_compact()
+
+
+@each_device
 def test_a_copy_lies_row_after_row(device: nd.Device) -> None:
     x = nd.array([[1, 2, 3], [4, 5, 6]], "int8", device)
     copy = x.T.copy()

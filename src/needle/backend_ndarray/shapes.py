@@ -14,6 +14,7 @@ from needle.backend_ndarray.device import Device, Run
 from needle.backend_ndarray.indexing import basic_view
 from needle.backend_ndarray.layout import (
     Layout,
+    Shape,
     as_shape,
     normalize_axes,
     require_extents,
@@ -178,7 +179,7 @@ def _width_pairs(x: NDArray, widths: Any) -> tuple[tuple[int, int], ...]:
 
 
 def concatenate(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
-    """Arrays one after another along an axis that they have."""
+    """Arrays one after another along an axis that they have, laid out as they lie."""
     return _joined("concatenate", arrays, axis)
 
 
@@ -220,7 +221,7 @@ def _join(
     shape = (*first.shape[:place], length, *first.shape[place + 1 :])
     device, dtype = elementwise.one_device(name, arrays), _common_dtype(arrays)
     require_extents(name, shape, dtype.itemsize)
-    layout = Layout.of(device, dtype, shape)
+    layout = Layout.of(device, dtype, shape, _joined_strides(shape, arrays, place))
     parts, start = [], 0
     for x in arrays:
         window = (slice(None),) * place + (slice(start, start + x.shape[place]),)
@@ -228,6 +229,15 @@ def _join(
         parts.append((offset, assign_plan(x._layout, view).run))
         start += x.shape[place]
     return layout, parts
+
+
+def _joined_strides(shape: Shape, arrays: Sequence[NDArray], place: int) -> Shape:
+    """In the parts' own order of axes; one of length 1 along `place` has no say where that goes."""
+    layouts = [x._layout for x in arrays]
+    along = [
+        layout.broadcast_to(shape)[0] if layout.shape[place] == 1 else layout for layout in layouts
+    ]
+    return result_strides(shape, along)
 
 
 def stack(arrays: Sequence[NDArray], axis: int = 0) -> NDArray:
