@@ -182,6 +182,20 @@ def test_letters_of_one_array_alone_are_summed_before_products(device: nd.Device
 
 
 @each_device
+def test_an_einsum_first_multiplies_what_gives_little(device: nd.Device) -> None:
+    """From the left, the first product alone would have 1e12 elements."""
+    x, y = nd.ones((2**20,), device=device), nd.ones((1, 2**20), device=device)
+    assert nd.einsum("i,j,i,j->", x, x, x, x).item() == 2**40
+    require_equal(nd.einsum("i,kj,i,kj->k", x, y, x, y), np.full(1, 2**40, "float32"))
+    rng = np.random.default_rng(0)
+    shapes = ((4, 1), (3, 4, 6), (3, 6, 5))
+    gates, *rest = [rng.integers(-3, 4, shape).astype("float32") for shape in shapes]
+    expected = np.einsum("be,ebh,eho->bo", np.repeat(gates, 3, 1), *rest)
+    operands = [nd.array(each, "float32", device) for each in (gates, *rest)]
+    require_equal(nd.einsum("be,ebh,eho->bo", *operands), expected)
+
+
+@each_device
 def test_letters_summed_before_are_added_up_in_the_dtype_of_the_result(device: nd.Device) -> None:
     bytes_, signed = np.full((3, 200), 2, "uint8"), np.full((3,), -3, "int8")
     expected = np.einsum("ij,i->i", bytes_, signed)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import reduce
-from itertools import pairwise
+from collections.abc import Collection, Sequence
+from functools import lru_cache, reduce
+from itertools import chain, combinations, pairwise
 from string import ascii_letters
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from needle.backend_ndarray import promotion, reductions
 from needle.backend_ndarray.device import Run
 from needle.backend_ndarray.elementwise import as_number, as_operand, one_device
-from needle.backend_ndarray.layout import Layout, compact_strides, require_extents
+from needle.backend_ndarray.layout import Layout, Shape, compact_strides, require_extents
 from needle.backend_ndarray.ndarray import NDArray, new_array, require_array
 from needle.backend_ndarray.plans import Plan, Plans, checked
 from needle.errors import DTypeError, OptionError, ShapeError, describe
@@ -81,8 +81,9 @@ def einsum(subscripts: str, *arrays: NDArray) -> NDArray:
 
     Without "->" the output has the letters that occur once, in alphabetical order.
 
-    Two arrays at a time, from the left: a letter that one array alone has, and the output has not,
-    is summed before; what neither the output nor a later array has, with the product.
+    Two arrays at a time, first those of which the least is to be kept, and from the left where that
+    is the same: a letter that one array alone has, and the output has not, is summed before; what
+    neither the output nor a later array has, with the product.
     """
     if len(arrays) == 2:
         a, b = arrays
@@ -100,6 +101,9 @@ def _einsum(subscripts: str, arrays: tuple[NDArray, ...]) -> NDArray:
     terms, output = _parsed(subscripts, arrays)
     _require_extents(subscripts, terms, arrays)
     dtype = reduce(_product_dtype, [x.dtype for x in arrays])
+    if len(arrays) > 2:
+        order = _order_of_products(tuple(terms), output, tuple([x.shape for x in arrays]))
+        terms, arrays = [terms[k] for k in order], tuple([arrays[k] for k in order])
     later = ["".join(terms[position:]) + output for position in range(1, len(terms) + 1)]
     term, x = _summed(*_diagonal(terms[0], arrays[0]), later[0], dtype)
     if len(arrays) > 2:  # what two of them give is to be of the dtype that all of them give
@@ -113,6 +117,32 @@ def _einsum(subscripts: str, arrays: tuple[NDArray, ...]) -> NDArray:
         _pairs.keep((subscripts, *[array._layout for array in arrays]), Plan(x._layout, run))
     is_view = len(arrays) == 1 and len(term) == len(set(terms[0]))
     return x.astype(dtype) if is_view or x.dtype != dtype else x
+
+
+@lru_cache(maxsize=256)
+def _order_of_products(
+    terms: tuple[str, ...], output: str, shapes: tuple[Shape, ...]
+) -> tuple[int, ...]:
+    """Which array comes after which, so that what lies between two products is small.
+
+    >>> _order_of_products(("ab", "cd", "bc"), "ad", ((9, 9), (9, 1), (9, 9)))
+    (1, 2, 0)
+    """
+    extents: dict[str, int] = {}
+    for letter, extent in zip("".join(terms), chain(*shapes), strict=True):
+        if extents.get(letter, 1) == 1:
+            extents[letter] = extent
+
+    def kept(joined: Collection[int]) -> int:
+        there = {letter for k in joined for letter in terms[k]}
+        needed = output + "".join(term for k, term in enumerate(terms) if k not in joined)
+        return math.prod(extents[letter] for letter in there.intersection(needed))
+
+    order: tuple[int, ...] = min(combinations(range(len(terms)), 2), key=kept)
+    while len(order) < len(terms):
+        rest = [k for k in range(len(terms)) if k not in order]
+        order = min([(*order, k) for k in rest], key=kept)
+    return order
 
 
 def _are_views(arrays: Sequence[NDArray], operands: Sequence[NDArray]) -> bool:
