@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from needle.backend_ndarray.layout import Layout
 from needle.backend_ndarray.ndarray_backend_trace import Node, Operand
 from needle.program.fuse import Unit
 from needle.program.space import Axes
@@ -130,6 +131,8 @@ def _columns_left(loop: Unit, taken: ColumnSum, held: Sequence[Axes]) -> list[in
     if axes is None or None in axes:
         return None
     gone = node.parameters["axes"]
+    if not _lies_in_rows(view, gone):
+        return None
     keepdims = len(node.layout.shape) == len(axes)
     left = [[] if axis in gone else row for axis, row in enumerate(axes)]
     left = [row for axis, row in enumerate(left) if keepdims or axis not in gone]
@@ -140,3 +143,10 @@ def _columns_left(loop: Unit, taken: ColumnSum, held: Sequence[Axes]) -> list[in
     if space.columns is not None and set(kept) != set(space.columns):
         return None
     return kept
+
+
+def _lies_in_rows(view: Layout, gone: Sequence[int]) -> bool:
+    """Whether what is kept lies innermost: else the loop would walk across memory."""
+    steps = [0 if n == 1 else abs(step) for n, step in zip(view.shape, view.strides, strict=True)]
+    kept = min([step for axis, step in enumerate(steps) if step and axis not in gone], default=0)
+    return all(not step or step > kept for axis, step in enumerate(steps) if axis in gone)
