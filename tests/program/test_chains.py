@@ -249,9 +249,10 @@ def test_forward_and_backward_in_one_chain():
     assert_compiled_as_eager(step, *q_k_v(), rtol=RTOL)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("rotary", [False, True])
-def test_layers(kv_heads, rotary):
+def test_layers(batch, kv_heads, rotary):
     np.random.seed(0)
     turns = nn.RotaryEmbedding(8) if rotary else None
     layer = nn.Attention(32, 4, kv_heads=kv_heads, rotary=turns)
@@ -264,7 +265,7 @@ def test_layers(kv_heads, rotary):
         (y * y).sum().backward()
         return y, *[w.grad for w in weights]
 
-    compiled = assert_compiled_as_eager(step, normal(3, 90, 32), rtol=1e-3)
+    compiled = assert_compiled_as_eager(step, normal(batch, 90, 32), rtol=1e-3)
     assert len(chains_of(compiled)) == 2
 
 

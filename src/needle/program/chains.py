@@ -310,9 +310,11 @@ def _is_batched(node: Node) -> bool:
     batch, *groups = node.parameters["groups"]
     if not batch or groups != [1, 1, 1] or not _lies_so(node.layout, node.layout.shape):
         return False
-    # one matrix for all items: they are more rows, and nothing is gained by taking them apart
+    # a matrix of weights: items are more rows, and nothing is gained by taking them apart; but not
+    # one key head of all query heads
+    second = node.inputs[1]
     several = prod(node.layout.shape[:batch]) > 1
-    shared = several and not any(node.inputs[1].layout.strides[:batch])
+    shared = several and second.node.layout.ndim <= 2 and not any(second.layout.strides[:batch])
     return not shared and all(x.layout.dtype == node.layout.dtype for x in node.inputs)
 
 
