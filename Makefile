@@ -78,7 +78,8 @@ bench-page: $(VENV)/.has-demo
 
 bench-text: $(VENV)/.has-demo $(VENV)/.has-torch
 	@test -n "$(TEXT)" || { echo "Say which text: make bench-text TEXT=input.txt"; exit 1; }
-	$(BIN)/python benchmarks/text_training.py $(TEXT) $(ARGS)
+	$(BIN)/python benchmarks/text_training.py $(TEXT) --json $(RESULTS)/text.json $(ARGS)
+	$(MAKE) bench-page
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

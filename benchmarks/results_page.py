@@ -158,11 +158,26 @@ def memory(results: Results) -> str:
     return _table(head, rows)
 
 
+def text(results: Results) -> str:
+    """Losses that both libraries reach, and Needle's share of the time."""
+    names = {"torch": "PyTorch eager", "torch.compile": "torch.compile"}
+    rows = []
+    for r in results.values():
+        losses = [", ".join(f"{loss:.4g}" for loss in r[name]) for name in ("needle", "torch")]
+        apart = f"{100 * r['apart']:.2f} %"
+        ratio = _NOT_MEASURED
+        if "ratio" in r:
+            ratio = f"**{r['ratio']:.2f}** of {names[r['fastest']]}"
+        rows.append([r["title"], *losses, apart, ratio])
+    return _table(["training on a text", "Needle", "PyTorch", "apart", "Needle's time"], rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "networks": networks,
     "kernels": kernels,
     "compile_time": compile_time,
     "memory": memory,
+    "text": text,
 }
 
 

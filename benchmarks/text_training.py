@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
 import torch
 import torch_networks
-from interleaved import write_json
+from interleaved import earlier_results, write_json
 from torch.nn import functional
 
 import needle as ndl
@@ -43,11 +44,11 @@ def main() -> None:
     options = _options()
     ndl.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
-    results = {}
+    results = earlier_results(options.json)
     if options.only in (None, "gpt"):
-        results["gpt"] = characters(options.text, options.steps)
+        results["gpt"] = characters(options.text, options.steps) | {"session": machine.session()}
     if options.only in (None, "lstm"):
-        results["lstm"] = words(options.text, options.epochs)
+        results["lstm"] = words(options.text, options.epochs) | {"session": machine.session()}
     write_json(options.json, results)
 
 
@@ -75,7 +76,7 @@ def report(name: str, what: str, ours: list[float], theirs: list[float]) -> dict
         print(f"{name:<5} {label:<7} {what}: " + "  ".join(f"{value:.4f}" for value in row))
     apart = abs(ours[-1] / theirs[-1] - 1)
     print(f"{name:<5} apart by {100 * apart:.2f} % at the end", flush=True)
-    return {what: {"needle": ours, "torch": theirs, "apart": apart}}
+    return {"needle": ours, "torch": theirs, "apart": apart}
 
 
 # -- characters ------------------------------------------------------------------------------------
@@ -128,7 +129,8 @@ def characters(path: Path, steps: int) -> dict[str, Any]:
         rng=np.random.default_rng(2),
     )  # fmt: skip
     print("ROMEO:" + text.vocabulary.decode(list(ids)))
-    return found | {"steps": steps, "seconds": seconds, "ratio": ratio}
+    title = f"GPT 4x128 on characters, {steps:,} steps: validation loss at each quarter"
+    return found | {"title": title, "seconds": seconds, "ratio": ratio, "fastest": fastest}
 
 
 def _our_gpt(model: GPT) -> Trained:
@@ -243,7 +245,8 @@ def words(path: Path, epochs: int) -> dict[str, Any]:
             row.append(one_pass(test, False))
         rows.append(row)
         print(f"lstm  {epochs} epochs and tests: {time.perf_counter() - begun:.0f} s", flush=True)
-    return report("lstm", "perplexity", *rows)
+    title = f"LSTM 2x256 on words, {epochs} epochs: perplexity after each"
+    return report("lstm", "perplexity", *rows) | {"title": title}
 
 
 def chunks(data: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
