@@ -27,8 +27,9 @@ from fuzz.shrinking import shrink
 from program.guarded import guarded
 
 import needle as ndl
+from needle.compiler.kernels import fused
 from needle.jit import jit
-from needle.program import rematerialize
+from needle.program import loops, rematerialize
 
 __all__ = ["check", "error_of", "failure_of", "reproducer", "run", "threads"]
 
@@ -99,6 +100,8 @@ def _as_if_large() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(rematerialize, "_LARGE", 1)
+        changed.setattr(fused, "_STREAMED", 1)
+        changed.setattr(loops, "_LONG_ROW", 1)
         changed.setattr(rematerialize._Rematerialization, "_is_worth_it", is_worth_it)
         yield
 

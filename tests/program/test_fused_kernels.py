@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from program.agreement import assert_compiled_as_eager, normal, tensor
+from program.guarded import guarded
 
 import needle as ndl
+from needle.compiler import build
+from needle.compiler.kernels import fused
+from needle.compiler.target import Target
 from needle.jit import jit
 
 pytestmark = pytest.mark.nd_mode
@@ -69,3 +73,56 @@ def test_a_chain_in_which_each_is_read_twice_is_looked_at_once():
         return x
 
     assert_compiled_as_eager(step, normal(3, 5))
+
+
+# -- past the caches -------------------------------------------------------------------------------
+
+
+def rows_and_gradients(x, w, b, adjoint):
+    """Whole rows out of whole rows, twice."""
+    y = ndl.normalize(x, -1, w, b)
+    return y, ndl.softmax(x, -1), *ndl.grad(y, [x, w, b], adjoint)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("columns", [16_384, 8200, 8193, 8255])  # some rows begin between vectors
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_rows_past_the_caches_are_the_same_bits(monkeypatch, threads, columns, dtype):
+    shapes = [(5, columns), (columns,), (columns,), (5, columns)]
+    x, w, b, adjoint = (
+        ndl.Tensor(normal(*shape, dtype="float64", seed=i), dtype=dtype)
+        for i, shape in enumerate(shapes)
+    )
+    before, found = ndl.get_num_threads(), []
+    ndl.set_num_threads(threads)
+    try:
+        for least in (1, 1 << 60):
+            monkeypatch.setattr(fused, "_STREAMED", least)
+            with guarded():
+                found.append([y.numpy() for y in jit(rows_and_gradients)(x, w, b, adjoint)])
+    finally:
+        ndl.set_num_threads(before)
+    for streamed, cached in zip(*found, strict=True):
+        assert streamed.tobytes() == cached.tobytes()
+
+
+def test_how_many_rows_there_are_does_not_change_the_code(monkeypatch):
+    step, x = jit(lambda x: ndl.softmax(x, -1)), tensor(normal(5, 8192))
+    expected = ndl.softmax(x, -1).numpy()
+    step(tensor(normal(3, 8192)))
+    before = build.made.compiled + build.made.loaded
+    monkeypatch.setattr(fused, "_STREAMED", 5 * 8192 * 4)
+    np.testing.assert_allclose(step(x).numpy(), expected, rtol=1e-5)
+    assert build.made.compiled + build.made.loaded == before
+
+
+@pytest.mark.skipif(
+    not Target.host().triple.startswith("x86_64"), reason="looks for an instruction of x86-64"
+)
+@pytest.mark.parametrize(("columns", "streams"), [(8192, True), (64, False)])
+def test_only_long_rows_may_go_past_the_caches(columns, streams):
+    step = jit(lambda x: ndl.softmax(x, -1))
+    step(tensor(normal(3, columns)))
+    (kernel,) = step.explain().kernels
+    _, assembly = build.kernel_at(kernel.facts.codes[0]).texts()
+    assert ("movnt" in assembly) == streams

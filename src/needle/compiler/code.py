@@ -333,10 +333,13 @@ class Code(Flow):
         dtype: str = "int64",
         index: Any = 0,
         mask: Value | None = None,
+        streamed: bool = False,
     ) -> None:
         """Write the lanes to neighbouring elements from `index` on.
 
         mask: lanes that are not set are not written; the memory there stays as it is.
+        streamed: past the caches, into which nothing is read first. The address is a multiple of
+        the size of all lanes, and a `fence` comes before anybody else reads that.
         """
         where = self.offset(pointer, self.as_value(index, I64) * itemsize(dtype))
         if dtype in half.STORAGE:
@@ -348,7 +351,11 @@ class Code(Flow):
         else:
             raw = value.ir
         if mask is None:
-            self.builder.store(raw, where.ir).align = itemsize(dtype)
+            stored = self.builder.store(raw, where.ir)
+            stored.align = itemsize(dtype) * (value.lanes if streamed else 1)
+            if streamed:
+                one = ir.Constant(ir.IntType(32), 1)
+                stored.set_metadata("nontemporal", self.module.add_metadata([one]))
             return
         function = self.declare(
             f"llvm.masked.store.v{value.lanes}{_mangled(raw.type.element)}.p0",
@@ -356,6 +363,10 @@ class Code(Flow):
             [raw.type, ir.PointerType(), mask.ir.type],
         )
         self.builder.call(function, [raw, where.ir, mask.ir])
+
+    def fence(self) -> None:
+        """What was written before, streamed or not, is seen before what is written after."""
+        self.builder.fence("seq_cst")
 
     def prefetch(self, pointer: Value, to_write: bool = False) -> None:
         """Ask for the cache line there; it need not be memory of ours."""

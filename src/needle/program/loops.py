@@ -21,6 +21,7 @@ from needle.runtime.program import Variable
 
 __all__ = ["Loop", "Window", "loop_of"]
 
+_LONG_ROW = 16 << 10  # bytes
 _BAKED = (0, 1, -1, 2, 0.5)  # numbers that are part of the code, as they make it simpler
 
 
@@ -129,10 +130,12 @@ class _Builder:
         self.row_digits, self.column_digits = rows, columns
         for node in self.unit.nodes:
             self.number[node] = self._add_node(node)
+        width = prod(self.extents[digit] for digit in columns)
         stores = []
         for node, steps in self.stores:
-            number = self.number[node]
-            stores.append(fused.Store(number, name_of(node.layout.dtype), self._kind(steps)))
+            number, kind = self.number[node], self._kind(steps)
+            streamed = kind == "row" and self._has_long_rows(width * node.layout.itemsize)
+            stores.append(fused.Store(number, name_of(node.layout.dtype), kind, streamed))
         for total, read, reader in sums:
             number = self.number[read.node] if reader is None else self._add_operand(reader, read)
             stores.append(fused.Store(number, name_of(total.layout.dtype), "sums"))
@@ -140,7 +143,6 @@ class _Builder:
         strides = [self._strides(steps) for _, steps in (*self.operands, *self.stores)]
         strides += [((0,) * len(rows), 1)] * len(sums)
         extents = [self.extents[digit] for digit in rows]
-        width = prod(self.extents[digit] for digit in columns)
         prepared = fused.prepare(body, extents, width, strides, chunk)
         reads = [operand for operand, _ in self.operands]
         in_step = frozenset(
@@ -160,6 +162,14 @@ class _Builder:
             [*self.walks, *self.walks_written],
             columns,
         )
+
+    def _has_long_rows(self, nbytes: int) -> bool:
+        """Whether rows so long, which are walked several times, may be written past the caches.
+
+        That does not depend on how many rows there are, so that the code does not.
+        """
+        reduces = any(isinstance(value, fused.Reduce) for value in self.values)
+        return reduces and nbytes >= _LONG_ROW and self.window is None
 
     def _shares(self, body: fused.Body, level: Sequence[int]) -> dict[Operand | int, list[int]]:
         """For what is read: the stores that may write where it lies, place by place."""

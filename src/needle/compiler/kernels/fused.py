@@ -35,6 +35,7 @@ __all__ = [
     "prepare",
 ]
 
+_STREAMED = 16 << 20  # bytes of a result from which on caches do not keep it for its readers
 _BLOCK = 8192  # columns of a unit of work, where rows need not be taken as wholes
 _WORK = {
     "exp": 12, "log": 14, "log1p": 16, "expm1": 16, "log2": 14, "tanh": 18, "sigmoid": 18,
@@ -84,6 +85,7 @@ def prepare(
         Word.AXES: len(axes) - 1,
         Word.SCRATCH: kept * len(body.kept),
         Word.SCRATCH_ROW: kept,
+        Word.STREAMED: int(_is_streamed(body, total * columns)),
     }.items():
         numbers[word] = number
     for k, (_, column) in enumerate(strides):
@@ -102,6 +104,12 @@ def prepare(
         tasks_for(nanoseconds, max(1, shares)),
         kept * len(body.kept),
     )
+
+
+def _is_streamed(body: Body, elements: int) -> bool:
+    """Whether results that may go past the caches are so large that they should."""
+    sizes = [itemsize(store.dtype) for store in body.stores if store.streamed]
+    return bool(sizes) and elements * min(sizes) >= _STREAMED
 
 
 def _merged(

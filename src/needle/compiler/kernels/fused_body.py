@@ -88,11 +88,15 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Store:
-    """Where a value goes. kind: as of a load; "sums": added up over rows, chunk by chunk."""
+    """Where a value goes. kind: as of a load; "sums": added up over rows, chunk by chunk.
+
+    streamed: whether a row, which is long, may go past the caches, if the call says so
+    """
 
     value: int
     dtype: str
     kind: str
+    streamed: bool = False
 
 
 Item = Load | Number | Scalar | Index | Apply | Reduce

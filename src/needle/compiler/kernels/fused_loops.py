@@ -36,7 +36,8 @@ class Word(IntEnum):
     CHUNK = 4  # rows that are added up together
     AXES = 5  # beyond the rows' innermost
     SCRATCH, SCRATCH_ROW = 6, 7  # bytes of a task, and of a kept value
-    STEPS = 8
+    STREAMED = 8  # whether rows that may go past the caches do: 1 or 0
+    STEPS = 9
 
 
 class Region(IntEnum):
@@ -143,6 +144,8 @@ class _Region:
                 self.row_number = row.get() + (i - begin)
                 self.row()
             row.set(row.get() + (end - begin))
+        if any(store.streamed for store in self.body.stores):
+            code.fence()
         code.finish()
 
     def _begin(self, outer: Value) -> list[Value]:
@@ -221,7 +224,9 @@ class _Region:
         several = 2 if body.is_dear(number) else 4
         totals = {i: _Total(code, v, several, lanes) for i, v in reduces.items()}
 
-        def step(at: Value, width: int, mask: Value | None, turn: int = 0) -> None:
+        def step(
+            at: Value, width: int, mask: Value | None, turn: int = 0, streamed: bool = False
+        ) -> None:
             values = _Columns(self, number, at, width, mask)
             for i, v in reduces.items():
                 totals[i].take(values[v.input], turn, mask)
@@ -229,29 +234,48 @@ class _Region:
                 code.store(values[i], self.kept[i], _kept_dtype(body.values[i].dtype), at, mask)
             # all is read before anything is written: a result may lie where an operand does
             for k, store, x in [(k, store, values[store.value]) for k, store in stores]:
-                self._store(k, store, x, at, mask)
+                self._store(k, store, x, at, mask, streamed and store.streamed)
+
+        def walk(streamed: bool = False) -> None:
+            with code.loop(left, whole, lanes * several) as at:
+                for turn in range(several):
+                    step(at + turn * lanes, lanes, None, turn, streamed)
 
         left, right = self.left, self.right
         whole = left + ((right - left) // (lanes * several)) * (lanes * several)
-        with code.loop(left, whole, lanes * several) as at:
-            for turn in range(several):
-                step(at + turn * lanes, lanes, None, turn)
+        streamed = [(k, store) for k, store in stores if store.streamed]
+        if streamed and lanes > 1:
+            code.either(self._may_stream(streamed), lambda: walk(streamed=True), walk)
+        else:
+            walk()
         code.strip(whole, right, lanes, step, masked=self._has_masks(number))
         for i in reduces:
             self.narrow[i] = _as_stored(code, totals[i].result(), body.values[i].dtype)
+
+    def _may_stream(self, stores: list[tuple[int, Store]]) -> Value:
+        """Whether the call says so, and the row begins where vectors do."""
+        code = self.code
+        may = self.word(Word.STREAMED).equals(1)
+        for k, store in stores:
+            size = itemsize(store.dtype)
+            begin = code.builder.ptrtoint((self.here[k] + self.left * size).ir, I64.ir)
+            may = may & (code.wrap(begin, I64) % (self.lanes * size)).equals(0)
+        return may
 
     def _has_masks(self, number: int) -> bool:
         """Whether all that a pass reads and writes can be masked."""
         kinds = [v.kind for v in self.body.values if isinstance(v, Load)]
         return "strided" not in [*kinds, *[s.kind for s in self.body.stores]]
 
-    def _store(self, k: int, store: Store, x: Value, at: Value, mask: Value | None) -> None:
+    def _store(
+        self, k: int, store: Store, x: Value, at: Value, mask: Value | None, streamed: bool
+    ) -> None:
         code = self.code
         x = code.convert(x.spread(max(x.lanes, 1)), store.dtype)
         if store.kind == "sums":
             self._add_to_sums(k, store, x, at, mask)
         elif store.kind == "row":
-            code.store(x, self.here[k], store.dtype, at, mask)
+            code.store(x, self.here[k], store.dtype, at, mask, streamed)
         else:
             for lane in range(x.lanes):
                 one = code.lane(x, lane) if x.lanes > 1 else x
