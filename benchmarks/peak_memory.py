@@ -1,6 +1,6 @@
 """Peak memory of training steps, each in a process of its own: Needle compiled, eager, PyTorch.
 
-    python benchmarks/peak_memory.py [--only NAME ...] [--rounds 2] [--threads N] [--json FILE]
+    python benchmarks/peak_memory.py [--only NAME ...] [--rounds 3] [--threads N] [--json FILE]
 
 Counted is what the process holds at most (VmHWM) during its first five steps, less what it held
 before the first: activations, gradients, optimiser state, and whatever the library adds. Needle's
@@ -35,7 +35,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def main() -> None:
     """Print a line for each network."""
-    parser = parser_for(__doc__, rounds=2)
+    parser = parser_for(__doc__, rounds=3)
     parser.add_argument("--threads", type=int, default=ndl.get_num_threads())
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=["gpt6x384", "resnet18"])
     options = parser.parse_args()
