@@ -23,6 +23,7 @@ pytestmark = pytest.mark.nd_mode
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "160")) // 5
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 BLOCKS = 8
+EPS = 2.0**-52
 
 
 def prepared(seed):
@@ -31,11 +32,20 @@ def prepared(seed):
     return scope["prepare"]()
 
 
-def results_of(seed, way):
+def results_of(seed, way, noise=0.0):
     step, given = prepared(seed)
+    if noise:
+        rng = np.random.default_rng(seed)
+        given = [disturbed(x, noise * rng.uniform(-1, 1, x.shape)) for x in given]
     run = way(step)
     run(*given)
     return run, [x.numpy() for x in run(*given)]
+
+
+def disturbed(x, by):
+    if x.dtype != "float64":
+        return x
+    return ndl.Tensor(x.numpy() * (1 + by), dtype="float64", requires_grad=x.requires_grad)
 
 
 def lazily(function):
@@ -65,11 +75,21 @@ def check(seed):
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):
             scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
             same = a.shape == b.shape and np.allclose(a, b, 1e-9, 1e-9 * scale, equal_nan=True)
+            same = same or (a.shape == b.shape and is_within_rounding(seed, i, a, b))
             assert same, f"{way}: result {i}: apart by {np.abs(a - b).max()}, of {scale}"
     for i, (a, b) in enumerate(zip(compiled, alone, strict=True)):
         assert a.tobytes() == b.tobytes(), f"result {i}: other bits on one thread"
     units = run._latest.executable.compiled.fused.units
     return sum(isinstance(unit, Chain) for unit in units)
+
+
+def is_within_rounding(seed, number, a, b):
+    """Whether a result moves about as far when operands change by what rounding takes of them.
+
+    Sums that cancel, of scores less their mean, may leave nothing else.
+    """
+    moved = [results_of(seed, lambda step: step, noise)[1][number] for noise in (EPS, -2 * EPS)]
+    return np.abs(a - b).max() <= 8 * max(np.abs(x - b).max() for x in moved)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -82,6 +102,11 @@ def test_random_attention(block):
             source = random_attention(seed)
             script = f"{source}\n\nstep, given = prepare()\nprint(ndl.jit(step)(*given))"
             raise AssertionError(f"seed {seed}: {error}; to run it:\n{script}") from error
+
+
+def test_sums_that_cancel_are_allowed_what_rounding_leaves_of_them():
+    with unoptimized():
+        check(183957778)  # of its results one is 4e-8 of rounding, in eager too
 
 
 def test_some_of_them_have_chains():
